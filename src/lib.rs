@@ -1,0 +1,3 @@
+//! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
+
+pub mod error;
