@@ -12,6 +12,7 @@ mod explain;
 mod interpreter;
 mod plan;
 mod program;
+mod rule;
 mod spelling;
 mod table;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod tests;
 use std::fmt;
 use std::os::fd::OwnedFd;
 
-use libc::sock_filter;
+use libc::{c_ulong, sock_filter};
 use oci_spec::runtime::{
     Arch as OciArch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag,
 };
@@ -28,7 +29,8 @@ use oci_spec::runtime::{
 pub use action::Action;
 pub use arch::Arch;
 pub use explain::{Reason, Verdict, explain};
-use plan::{POINTER, Plan};
+use plan::Plan;
+use rule::POINTER;
 
 use crate::error::{Error, Result};
 use crate::sys;
@@ -40,7 +42,7 @@ const MAX_INSTRUCTIONS: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Filter {
     program: Vec<sock_filter>,
-    flags: u32,
+    flags: c_ulong,
     warnings: Vec<Warning>,
 }
 
@@ -99,13 +101,13 @@ impl Filter {
     }
 
     /// SECCOMP_FILTER_FLAG_*.
-    pub fn flags(&self) -> u32 {
+    pub fn flags(&self) -> c_ulong {
         self.flags
     }
 
     /// Whether [`Filter::install`] returns a listener.
     pub fn notifies(&self) -> bool {
-        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0
+        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
     }
 
     pub fn warnings(&self) -> &[Warning] {
@@ -117,7 +119,7 @@ impl Filter {
 /// speculative store bypass costs every filtered process, it isn't worth since Linux 5.16
 /// stopped tying the two together. TSYNC is void: the process that installs the filter has
 /// no other threads.
-fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<Warning>) -> u32 {
+fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<Warning>) -> c_ulong {
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let notifies = rules
         .iter()
@@ -128,7 +130,7 @@ fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<Warning>) -> u32 {
         0
     };
     let Some(flags) = profile.flags() else {
-        return (bits | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) as u32;
+        return bits | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     };
     for (index, flag) in flags.iter().enumerate() {
         bits |= match flag {
@@ -148,7 +150,7 @@ fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<Warning>) -> u32 {
             }
         };
     }
-    bits as u32
+    bits
 }
 
 impl fmt::Display for Warning {

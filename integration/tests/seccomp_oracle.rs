@@ -26,10 +26,6 @@ const MACHINES: [(Arch, &[Arch], &str); 6] = [
     (Arch::Ppc64le, &[], "ppc64le"),
 ];
 
-const ALLOW: u32 = 0x7fff_0000;
-const EPERM: u32 = 0x5_0001;
-const ENOSYS: u32 = 0x5_0026;
-
 fn vectors(profile: &LinuxSeccomp) -> Vec<[u64; 6]> {
     let upper = 1 << 32;
     let mut vectors = vec![
@@ -108,9 +104,11 @@ fn compare(title: &str, filter: &Filter, oracle: &Oracle, case: &Case) -> Tally 
         Arch::Loongarch64,
     ];
     let vectors = vectors(case.profile);
-    for arch in case.arches.iter().chain([&case.native]).chain(&strangers) {
+    let listed = case.arches.iter().chain([&case.native]);
+    let listed = listed.map(|arch| (arch, &vectors[..]));
+    for (arch, vectors) in listed.chain(strangers.iter().map(|arch| (arch, &vectors[..2]))) {
         for number in numbers(*arch) {
-            for args in &vectors {
+            for args in vectors {
                 let call = Call {
                     arch: arch.audit(),
                     number,
@@ -212,7 +210,10 @@ fn check(title: &str, case: &Case) -> Option<Tally> {
             eprintln!("SKIP: {title}: no libseccomp to compare with: {why}");
             return None;
         }
-        Err(Refusal::Profile(_)) => return None,
+        Err(Refusal::Profile(why)) => {
+            eprintln!("{title}: libseccomp refuses it: {why}");
+            return None;
+        }
     };
     let profile = known_to(&oracle, case.profile);
     let filter = seccomp::compile_for(&profile, case.native).unwrap();
@@ -267,6 +268,9 @@ fn default_profiles_of_the_engines() {
                     arches,
                 };
                 let title = format!("{engine} {architecture} {} caps", capabilities.len());
+                let filter = seccomp::compile_for(&profile, native).unwrap();
+                assert!(filter.program().len() < 500, "{title}");
+                assert_eq!(filter.warnings(), [], "{title}");
                 let tally = check(&title, &case);
                 let differ = tally.map_or(0, |tally| tally.another + tally.wrong);
                 assert_eq!(differ, 0, "{title}");

@@ -5,7 +5,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use super::action::Action;
 use super::arch::Arch;
 use super::condition::ARGUMENTS;
-use super::plan::{Answer, Plan, Source};
+use super::plan::{Answer, BAD_ARCH, Plan, Source};
 use super::table::Syscall;
 use crate::error::Result;
 
@@ -42,7 +42,7 @@ pub fn explain(
     let plan = Plan::new(profile, native)?;
     let verdict = |action, reason| Ok(Verdict { action, reason });
     let Some(abi) = plan.abis.iter().find(|abi| abi.arch == arch) else {
-        return verdict(Action::KILL_THREAD, Reason::ArchitectureNotListed);
+        return verdict(BAD_ARCH, Reason::ArchitectureNotListed);
     };
     let Some(slot) = Syscall::named(name).and_then(|call| call.on(arch)) else {
         return verdict(plan.default, Reason::NoSuchCall);

@@ -5,19 +5,18 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
 use super::Warning;
 use super::action::Action;
 use super::arch::Arch;
-use super::condition::{ARGUMENTS, Condition};
+use super::condition::Condition;
+use super::rule::{POINTER, Rule, RuleIndex};
 use super::table::{SLOTS, Slot, Syscall};
 use crate::error::{Error, Result};
 
-pub const POINTER: &str = "/linux/seccomp";
+/// What programs of an ABI that isn't in the profile get; libseccomp and runc do the same.
+pub const BAD_ARCH: Action = Action::KILL_THREAD;
 
 /// Index into [`Plan::answers`]. Equal actions have equal ids.
 pub type AnswerId = u32;
 const DEFAULT: AnswerId = 0;
 const ENOSYS: AnswerId = 1;
-
-/// Index into the profile's `syscalls`.
-pub type RuleIndex = u32;
 
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy)]
@@ -79,21 +78,6 @@ impl PartialEq for Clause {
 
 impl Eq for Clause {}
 
-/// One rule of the profile, checked.
-struct Rule<'a> {
-    index: RuleIndex,
-    action: Action,
-    /// The action's answer; None where it is the default action.
-    answer: Option<AnswerId>,
-    names: &'a [String],
-    /// Any of these; one empty list for a rule without conditions.
-    alternatives: Vec<Vec<Condition>>,
-    /// Whether the rule also holds for its calls when they are made through a multiplexer,
-    /// where their arguments are out of sight. A rule that permits only some arguments must
-    /// not open the multiplexer to all of them (CVE-2026-31431 stayed in reach that way).
-    covers_multiplexers: bool,
-}
-
 impl Plan {
     pub fn new(profile: &LinuxSeccomp, native: Arch) -> Result<Plan> {
         if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
@@ -120,7 +104,7 @@ impl Plan {
         let rules = profile.syscalls().as_deref().unwrap_or_default();
         plan.seal_multiplexers(rules);
         for (index, rule) in rules.iter().enumerate() {
-            let rule = plan.check(index as RuleIndex, rule)?;
+            let rule = Rule::new(index as RuleIndex, rule, default)?;
             plan.add(&rule)?;
         }
         for answer in &mut plan.answers {
@@ -175,29 +159,6 @@ impl Plan {
         }
     }
 
-    fn check<'a>(&mut self, index: RuleIndex, rule: &'a LinuxSyscall) -> Result<Rule<'a>> {
-        let pointer = || format!("{POINTER}/syscalls/{index}");
-        let action = Action::new(rule.action(), rule.errno_ret(), || {
-            format!("{}/errnoRet", pointer())
-        })?;
-        if rule.names().is_empty() {
-            return Err(Error::config(
-                format!("{}/names", pointer()),
-                "a rule needs the name of a system call",
-            ));
-        }
-        let alternatives = alternatives(rule, &pointer)?;
-        let is_conditional = alternatives.iter().all(|conditions| !conditions.is_empty());
-        Ok(Rule {
-            index,
-            action,
-            answer: (action != self.default).then(|| self.intern(action)),
-            names: rule.names(),
-            covers_multiplexers: !(is_conditional && action.is_more_permissive_than(self.default)),
-            alternatives,
-        })
-    }
-
     /// A profile that rules on socketcall(2) or ipc(2) as such has the last word on it, also
     /// where it only repeats the default action.
     fn seal_multiplexers(&mut self, rules: &[LinuxSyscall]) {
@@ -225,6 +186,9 @@ impl Plan {
     }
 
     fn add(&mut self, rule: &Rule) -> Result<()> {
+        // Rules that only repeat the default action are void, as in runc; but what they name
+        // is known to the profile.
+        let answer = (rule.action != self.default).then(|| self.intern(rule.action));
         for (position, name) in rule.names.iter().enumerate() {
             let pointer = || format!("{POINTER}/syscalls/{}/names/{position}", rule.index);
             let Some(syscall) = Syscall::named(name) else {
@@ -256,14 +220,20 @@ impl Plan {
                         abi.newest = abi.newest.max(Some(slot));
                     }
                     for conditions in &rule.alternatives {
-                        abi.add(&mut self.answers, rule, slot, conditions)?;
+                        match abi.add(&mut self.answers, rule, answer, slot, conditions) {
+                            None => {}
+                            Some(other) => return Err(contradiction(rule.index, other)),
+                        }
                     }
                 }
                 if let Some((multiplexer, part)) = part
                     && abi.arch.has_multiplexers()
                     && let Some(slot) = multiplexer.on(abi.arch)
                 {
-                    abi.add(&mut self.answers, rule, slot, &[Condition::first_is(part)])?;
+                    // Rules that differ only in arguments that are out of sight contradict each
+                    // other here, and nobody can help it: the first counts.
+                    let conditions = [Condition::first_is(part)];
+                    abi.add(&mut self.answers, rule, answer, slot, &conditions);
                 }
             }
         }
@@ -285,71 +255,60 @@ impl Abi {
     }
 
     /// As libseccomp: the first rule without conditions decides, whatever rules with
-    /// conditions say before or after it.
+    /// conditions say before or after it. Returns the rule that this one contradicts.
     fn add(
         &mut self,
         answers: &mut Vec<Answer>,
         rule: &Rule,
+        answer: Option<AnswerId>,
         slot: Slot,
         conditions: &[Condition],
-    ) -> Result<()> {
-        let Some(answer) = rule.answer else {
-            return Ok(());
-        };
+    ) -> Option<RuleIndex> {
+        let answer = answer?;
         let decision = &mut self.decisions[slot.index()];
         let known = answers.get_mut(decision.answer as usize);
         let is_open = decision.answer == DEFAULT;
         if !is_open && matches!(known, Some(Answer::Always(_))) {
-            return Ok(());
+            return None;
         }
         let conditions: Vec<Condition> = conditions
             .iter()
             .filter_map(|condition| condition.on(self.arch))
             .collect();
+        let source = Source::Rule(rule.index);
         if conditions.is_empty() {
-            *decision = Decision {
-                answer,
-                source: Source::Rule(rule.index),
-            };
-            return Ok(());
+            *decision = Decision { answer, source };
+            return None;
         }
         let clause = Clause {
             conditions,
             action: rule.action,
             rule: rule.index,
         };
-        match known {
-            Some(Answer::When(clauses)) => add_clause(clauses, clause),
-            _ => {
-                answers.push(Answer::When(vec![clause]));
-                *decision = Decision {
-                    answer: (answers.len() - 1) as AnswerId,
-                    source: Source::Rule(rule.index),
-                };
-                Ok(())
-            }
+        if let Some(Answer::When(clauses)) = known {
+            let mut twins = clauses.iter();
+            let twin = twins.find(|other| other.conditions == clause.conditions);
+            return match twin {
+                Some(twin) => (twin.action != clause.action).then_some(twin.rule),
+                None => {
+                    clauses.push(clause);
+                    None
+                }
+            };
         }
+        let answer = answers.len() as AnswerId;
+        answers.push(Answer::When(vec![clause]));
+        *decision = Decision { answer, source };
+        None
     }
 }
 
-fn add_clause(clauses: &mut Vec<Clause>, clause: Clause) -> Result<()> {
-    let twin = clauses
-        .iter()
-        .find(|other| other.conditions == clause.conditions);
-    match twin {
-        Some(twin) if twin.action == clause.action => Ok(()),
-        Some(twin) => Err(Error::config(
-            format!("{POINTER}/syscalls/{}", clause.rule),
-            format!(
-                "contradicts {POINTER}/syscalls/{}: another action for the same call and arguments",
-                twin.rule
-            ),
-        )),
-        None => {
-            clauses.push(clause);
-            Ok(())
-        }
-    }
+fn contradiction(rule: RuleIndex, other: RuleIndex) -> Error {
+    Error::config(
+        format!("{POINTER}/syscalls/{rule}"),
+        format!("contradicts {POINTER}/syscalls/{other}"),
+    )
+    .hint("both give the same call with the same arguments an action: keep one")
 }
 
 /// Where all actions are the same, the order of the clauses makes no difference.
@@ -367,30 +326,4 @@ fn order(clauses: &mut [Clause]) {
             .find(|ordering| ordering.is_ne())
             .unwrap_or_else(|| b.conditions.len().cmp(&a.conditions.len()))
     });
-}
-
-/// The conditions of a rule are ANDed (CVE-2017-18367), unless they test one argument
-/// twice: then each is a rule of its own. runc and libseccomp-golang have it so since
-/// profiles relied on it.
-fn alternatives(rule: &LinuxSyscall, pointer: &impl Fn() -> String) -> Result<Vec<Vec<Condition>>> {
-    let mut conditions = Vec::new();
-    for (position, arg) in rule.args().iter().flatten().enumerate() {
-        let argument = u8::try_from(arg.index()).ok();
-        let argument = argument.filter(|index| usize::from(*index) < ARGUMENTS);
-        let Some(argument) = argument else {
-            return Err(Error::config(
-                format!("{}/args/{position}/index", pointer()),
-                format!("no system call has an argument {}", arg.index()),
-            )
-            .hint("arguments are numbered from 0 to 5"));
-        };
-        conditions.push(Condition::new(argument, arg));
-    }
-    let arguments = conditions.iter().map(|condition| condition.argument());
-    let mask = arguments.fold(0_u8, |mask, argument| mask | 1 << argument);
-    if mask.count_ones() as usize != conditions.len() {
-        return Ok(conditions.into_iter().map(|one| vec![one]).collect());
-    }
-    conditions.sort_by_key(|condition| condition.argument());
-    Ok(vec![conditions])
 }

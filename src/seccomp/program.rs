@@ -13,7 +13,7 @@ use seccompiler::BackendError;
 use super::action::Action;
 use super::arch::Arch;
 use super::condition::fragment;
-use super::plan::{Abi, Answer, AnswerId, Plan};
+use super::plan::{Abi, Answer, AnswerId, BAD_ARCH, Plan};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -30,8 +30,6 @@ const X32_BIT: u32 = 0x4000_0000;
 /// The number that a tracer writes to skip a call: no x32 call, for all its bits.
 const SKIPPED: u32 = u32::MAX;
 
-/// What an ABI that isn't in the profile gets; so do libseccomp and runc.
-const BAD_ARCH: Action = Action::KILL_THREAD;
 /// How many single numbers are compared one after another before a search is worth it.
 const LONGEST_CHAIN: usize = 4;
 
@@ -40,14 +38,14 @@ pub fn assemble(plan: &Plan) -> Result<Vec<sock_filter>, BackendError> {
     let mut writer = Writer {
         plan,
         reversed: Vec::with_capacity(512),
+        returns: Vec::with_capacity(64),
         blocks: Vec::new(),
     };
     let mut entry = Target::Return(BAD_ARCH);
-    let natively = plan.abis.iter().map(|abi| abi.arch.audit());
     let mut audits: Vec<u32> = Vec::new();
-    for audit in natively {
-        if !audits.contains(&audit) {
-            audits.push(audit);
+    for abi in &plan.abis {
+        if !audits.contains(&abi.arch.audit()) {
+            audits.push(abi.arch.audit());
         }
     }
     // Written last, the native ABI stands and is compared first.
@@ -76,6 +74,8 @@ enum Target {
 struct Writer<'a> {
     plan: &'a Plan,
     reversed: Vec<sock_filter>,
+    /// The returns among them.
+    returns: Vec<Label>,
     /// Conditional answers that are written already; ABIs that see the same bits of the
     /// arguments share them.
     blocks: Vec<(AnswerId, Layout, Label)>,
@@ -191,7 +191,7 @@ impl Writer<'_> {
         }
         self.fall_through_to(plan.default);
         for clause in clauses.iter().rev() {
-            self.push(RETURN, 0, 0, clause.action.value());
+            self.give(clause.action);
             let test = fragment(&clause.conditions, arch)?;
             self.reversed.extend(test.into_iter().rev());
         }
@@ -201,6 +201,15 @@ impl Writer<'_> {
 
     fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) {
         self.reversed.push(sock_filter { code, jt, jf, k });
+    }
+
+    fn give(&mut self, action: Action) {
+        self.push(RETURN, 0, 0, action.value());
+        self.returns.push(self.here());
+    }
+
+    fn at(&self, label: Label) -> &sock_filter {
+        &self.reversed[label.0 - 1]
     }
 
     /// The instruction written last, the program's first so far.
@@ -217,7 +226,7 @@ impl Writer<'_> {
     fn fall_through_to(&mut self, action: Action) {
         let next = self.reversed.last();
         if next.is_none_or(|next| next.code != RETURN || next.k != action.value()) {
-            self.push(RETURN, 0, 0, action.value());
+            self.give(action);
         }
     }
 
@@ -254,15 +263,12 @@ impl Writer<'_> {
                 self.push(JUMP, 0, 0, distance as u32);
             }
             Target::Return(action) => {
-                let written = self.reversed.iter().enumerate().rev().take(255);
-                let mut written = written.map(|(i, instruction)| (Label(i + 1), instruction));
-                let twin = written.find(|(_, instruction)| {
-                    instruction.code == RETURN && instruction.k == action.value()
-                });
-                if let Some((label, _)) = twin.filter(|(label, _)| is_near(self, *label)) {
-                    return label;
+                let near = self.returns.iter().rev().copied();
+                let mut near = near.take_while(|label| is_near(self, *label));
+                if let Some(twin) = near.find(|label| self.at(*label).k == action.value()) {
+                    return twin;
                 }
-                self.push(RETURN, 0, 0, action.value());
+                self.give(action);
             }
         }
         self.here()
