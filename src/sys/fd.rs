@@ -61,3 +61,16 @@ pub fn fill_stdio() -> Result<()> {
     }
     Ok(())
 }
+
+/// Whether an extended attribute can be set on the file at `path`: it is set and removed again.
+///
+/// # Errors
+/// `EOPNOTSUPP` if the filesystem keeps none of that name space, `EPERM` without the privilege.
+pub fn probe_xattr(path: &str, name: &std::ffi::CStr) -> Result<()> {
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: three valid pointers; one byte of value.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) };
+    Errno::result(set)?;
+    // SAFETY: two valid C strings.
+    Errno::result(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
+}
