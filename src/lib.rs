@@ -1,3 +1,7 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
 
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod log;
+pub mod signal;
