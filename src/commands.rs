@@ -155,9 +155,9 @@ pub const LATER: &[&str] = &["update", "events"];
 /// the caller believe that it worked.
 fn refuse(given: &[(&str, bool)]) -> Result<()> {
     match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(Error::new("option")
-            .on(option)
-            .because("not available in this version")),
+        Some((option, _)) => Err(Error::new(format!(
+            "option {option} is not available in this version"
+        ))),
         None => Ok(()),
     }
 }

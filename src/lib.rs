@@ -5,3 +5,4 @@ pub mod commands;
 pub mod error;
 pub mod log;
 pub mod signal;
+pub mod sys;

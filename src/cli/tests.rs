@@ -225,7 +225,7 @@ fn what_a_later_version_brings_is_refused_by_its_option() {
         let option = line.split(' ').nth(1).unwrap();
         assert_eq!(
             error.to_string(),
-            format!("option {option}: not available in this version")
+            format!("option {option} is not available in this version")
         );
     }
     for line in ["run --keep c", "run --no-subreaper c", "run --no-pivot c"] {

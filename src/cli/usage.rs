@@ -19,6 +19,7 @@ pub fn tree() -> clap::Command {
     clap::Command::new("husk")
         .about("Runs containers from OCI bundles")
         .after_help("`husk COMMAND --help` shows the options of a command")
+        .term_width(usize::MAX)
         .disable_help_flag(true)
         .disable_help_subcommand(true)
         .override_usage("husk [OPTIONS] COMMAND [ARGUMENTS]")
@@ -62,9 +63,7 @@ fn pointer(command: Option<&Command>) -> String {
 pub fn unknown_command(word: &OsStr) -> Error {
     let word = word.to_string_lossy();
     if commands::LATER.contains(&&*word) {
-        return Error::new("command")
-            .on(word)
-            .because("not available in this version");
+        return Error::new(format!("command {word} is not available in this version"));
     }
     let names = commands::ALL.iter().map(|command| command.name);
     let hint = match closest(&word, names) {

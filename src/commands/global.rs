@@ -65,10 +65,10 @@ impl Global {
             Driver::Systemd => "systemd",
             Driver::Disabled => "disabled",
         };
-        Err(Error::new("cgroup driver")
-            .on(refused)
-            .because("not available in this version")
-            .hint("leave --systemd-cgroup and --cgroup-manager away to use cgroupfs"))
+        Err(Error::new(format!(
+            "cgroup driver {refused} is not available in this version"
+        ))
+        .hint("leave --systemd-cgroup and --cgroup-manager away to use cgroupfs"))
     }
 }
 

@@ -24,17 +24,17 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
         ),
         (
             "update c",
-            "command update: not available in this version",
+            "command update is not available in this version",
             "",
         ),
         (
             "update --help",
-            "command update: not available in this version",
+            "command update is not available in this version",
             "",
         ),
         (
             "events c",
-            "command events: not available in this version",
+            "command events is not available in this version",
             "",
         ),
         (
