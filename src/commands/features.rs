@@ -135,15 +135,21 @@ const SECCOMP_OPERATORS: &[&str] = &[
     "SCMP_CMP_NE",
 ];
 
+/// Those with a table of system calls.
 const SECCOMP_ARCHS: &[&str] = &[
     "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
     "SCMP_ARCH_X32",
     "SCMP_ARCH_X86",
     "SCMP_ARCH_X86_64",
 ];
 
-/// WAIT_KILLABLE_RECV is about the listener, too: known, and refused.
+/// WAIT_KILLABLE_RECV is about the listener, too: known, but of no effect without one.
 const SECCOMP_FLAGS_KNOWN: &[&str] = &[
     "SECCOMP_FILTER_FLAG_LOG",
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
