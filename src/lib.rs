@@ -1,5 +1,9 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
 
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod log;
 pub mod rootfs;
+pub mod signal;
 pub mod sys;
