@@ -3,7 +3,10 @@
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod hooks;
 pub mod log;
+pub mod namespaces;
+pub mod process;
 pub mod rootfs;
 pub mod signal;
 pub mod sys;

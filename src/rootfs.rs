@@ -11,6 +11,7 @@ mod masks;
 mod mounts;
 pub mod options;
 pub mod overlay;
+mod procfs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use oci_spec::runtime::Spec;
 
 use self::devices::Node;
 pub use self::handle::Rootfs;
+pub use self::procfs::Procfs;
 use self::mounts::{Mount, Surroundings};
 use self::overlay::Overlay;
 use crate::error::{Error, Result, Step};
@@ -312,7 +314,7 @@ fn propagation(word: &str) -> Result<u64> {
 /// In a joined namespace the root is attached where others live: it mustn't spread from there.
 fn refuse_shared_root() -> Result<()> {
     let step = "read mounts of the joined mount namespace";
-    let mounts = procfs::process::Process::myself()
+    let mounts = ::procfs::process::Process::myself()
         .and_then(|process| process.mountinfo())
         .map_err(|error| Error::new(step).because(error.to_string()))?;
     let shared = mounts.0.iter().any(|mount| {
@@ -320,7 +322,7 @@ fn refuse_shared_root() -> Result<()> {
             && mount
                 .opt_fields
                 .iter()
-                .any(|field| matches!(field, procfs::process::MountOptFields::Shared(_)))
+                .any(|field| matches!(field, ::procfs::process::MountOptFields::Shared(_)))
     });
     match shared {
         true => Err(Error::new("join mount namespace")
@@ -348,38 +350,8 @@ pub struct Built {
 }
 
 impl Built {
-    /// Opens the pseudoterminal multiplexer of the container's own /dev/pts.
-    ///
-    /// The device is looked at before it is used: the image may have put anything in its place
-    /// (CVE-2025-52565).
-    pub fn open_multiplexer(&self) -> Result<OwnedFd> {
-        let fail = || {
-            Error::new("open terminal")
-                .on("/dev/pts/ptmx of the container")
-                .at("/process/terminal")
-        };
-        let path = Path::new("dev/pts/ptmx");
-        let handle = self.root.lookup_plain(path).or_fail(|errno| {
-            fail()
-                .errno(errno)
-                .hint("a terminal needs a mount of type devpts at /dev/pts")
-        })?;
-        let stat = fstat(&handle).or_fail(|errno| fail().errno(errno))?;
-        let kind = nix::sys::statfs::fstatfs(&handle).or_fail(|errno| fail().errno(errno))?;
-        if stat.st_rdev != makedev(5, 2)
-            || !handle::is_kind(&stat, SFlag::S_IFCHR)
-            || kind.filesystem_type() != nix::sys::statfs::DEVPTS_SUPER_MAGIC
-        {
-            return Err(fail()
-                .because("it is not a pseudoterminal multiplexer on a devpts")
-                .hint("a terminal needs a mount of type devpts at /dev/pts"));
-        }
-        open(
-            format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)).as_str(),
-            OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .or_fail(|errno| fail().errno(errno))
+    pub fn root(&self) -> &Rootfs {
+        &self.root
     }
 
     /// Puts the terminal at /dev/console.
@@ -460,4 +432,38 @@ impl Built {
         }
         Ok(())
     }
+}
+
+/// Opens the pseudoterminal multiplexer of the container's own /dev/pts.
+///
+/// The device is looked at before it is used: the image may have put anything in its place
+/// (CVE-2025-52565).
+pub fn open_multiplexer(root: &Rootfs) -> Result<OwnedFd> {
+    let fail = || {
+        Error::new("open terminal")
+            .on("/dev/pts/ptmx of the container")
+            .at("/process/terminal")
+    };
+    let path = Path::new("dev/pts/ptmx");
+    let handle = root.lookup_plain(path).or_fail(|errno| {
+        fail()
+            .errno(errno)
+            .hint("a terminal needs a mount of type devpts at /dev/pts")
+    })?;
+    let stat = fstat(&handle).or_fail(|errno| fail().errno(errno))?;
+    let kind = nix::sys::statfs::fstatfs(&handle).or_fail(|errno| fail().errno(errno))?;
+    if stat.st_rdev != makedev(5, 2)
+        || !handle::is_kind(&stat, SFlag::S_IFCHR)
+        || kind.filesystem_type() != nix::sys::statfs::DEVPTS_SUPER_MAGIC
+    {
+        return Err(fail()
+            .because("it is not a pseudoterminal multiplexer on a devpts")
+            .hint("a terminal needs a mount of type devpts at /dev/pts"));
+    }
+    open(
+        format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)).as_str(),
+        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .or_fail(|errno| fail().errno(errno))
 }

@@ -54,6 +54,11 @@ impl Signal {
     pub const KILL: Signal = Signal(libc::SIGKILL);
     pub const TERM: Signal = Signal(libc::SIGTERM);
 
+    /// For what the kernel reports: any number that it knows.
+    pub fn from_number(number: i32) -> Signal {
+        Signal(number)
+    }
+
     pub fn number(self) -> i32 {
         self.0
     }

@@ -9,4 +9,5 @@ pub mod link;
 pub mod mount;
 pub mod prctl;
 pub mod process;
+pub mod socket;
 pub mod tty;

@@ -74,3 +74,31 @@ pub fn probe_xattr(path: &str, name: &std::ffi::CStr) -> Result<()> {
     // SAFETY: two valid C strings.
     Errno::result(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
 }
+
+/// `NS_GET_NSTYPE`, ioctl_nsfs(2): the `CLONE_NEW*` flag of an open namespace.
+///
+/// # Errors
+/// `ENOTTY` if it isn't one.
+pub fn namespace_type(fd: RawFd) -> Result<libc::c_int> {
+    const NS_GET_NSTYPE: libc::c_int = 0xb703;
+    // SAFETY: takes no argument.
+    Errno::result(unsafe { libc::ioctl(fd, NS_GET_NSTYPE as _) })
+}
+
+/// Closes every descriptor from `first` to `last`, both included.
+pub fn close_range(first: u32, last: u32) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: no memory is passed. Callers do this before they open anything of their own.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Takes close-on-exec off descriptor `number`.
+///
+/// # Errors
+/// `EBADF` if it isn't open.
+pub fn keep(number: u32) -> Result<()> {
+    // SAFETY: F_SETFD passes no memory.
+    Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)
+}

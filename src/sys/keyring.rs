@@ -27,21 +27,3 @@ pub fn set_permissions(serial: i32, bits: u32) -> Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, serial, bits) };
     Errno::result(done).map(drop)
 }
-
-/// `type;uid;gid;permissions;description` of a key (keyctl_describe(3)).
-pub fn describe(serial: i32) -> Result<String> {
-    let mut text = [0u8; 512];
-    // SAFETY: the kernel writes at most `text.len()` bytes.
-    let length = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_DESCRIBE,
-            serial,
-            text.as_mut_ptr(),
-            text.len(),
-        )
-    };
-    let length = Errno::result(length)? as usize;
-    let end = length.min(text.len()).saturating_sub(1);
-    Ok(String::from_utf8_lossy(&text[..end]).into_owned())
-}

@@ -141,3 +141,22 @@ pub fn execveat(
     };
     Errno::last()
 }
+
+/// sigaction(2), for `SIG_DFL` and `SIG_IGN` only.
+pub fn set_action(
+    signal: nix::sys::signal::Signal,
+    action: &nix::sys::signal::SigAction,
+) -> Result<()> {
+    debug_assert!(!matches!(
+        action.handler(),
+        nix::sys::signal::SigHandler::Handler(_) | nix::sys::signal::SigHandler::SigAction(_)
+    ));
+    // SAFETY: no handler of ours runs, so nothing can go wrong inside one.
+    unsafe { nix::sys::signal::sigaction(signal, action) }.map(drop)
+}
+
+/// setdomainname(2): the NIS domain of the UTS namespace.
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: pointer and length of one string; the kernel wants no NUL.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len() as _) }).map(drop)
+}
