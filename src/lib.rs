@@ -1,4 +1,10 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
 
 pub mod bundle;
+pub mod cli;
+pub mod commands;
 pub mod error;
+pub mod log;
+pub mod rootfs;
+pub mod signal;
+pub mod sys;
