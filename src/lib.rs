@@ -1,5 +1,6 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
 
+pub mod bundle;
 pub mod cli;
 pub mod commands;
 pub mod error;
