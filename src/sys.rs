@@ -3,6 +3,7 @@
 //! The only place with `unsafe`. Every wrapper returns the errno as it came;
 //! callers say what it means.
 
+pub mod bpf;
 pub mod fd;
 pub mod keyring;
 pub mod link;
@@ -10,3 +11,4 @@ pub mod mount;
 pub mod prctl;
 pub mod process;
 pub mod tty;
+pub mod xattr;
