@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::{Whence, lseek};
 
 /// What can be a directory or file in a cgroup: one path element that names something below.
 pub fn is_name(name: &OsStr) -> bool {
@@ -35,7 +36,26 @@ pub fn open_dir(at: impl AsFd, name: impl AsRef<OsStr>) -> nix::Result<OwnedFd> 
     open(at, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
+/// A file that the kernel makes as one piece: all but the lists of processes. What comes short
+/// of the buffer is the whole, so no second read(2) asks for the end.
 pub fn read(at: impl AsFd, name: &str) -> nix::Result<String> {
+    let file = open(at, name, OFlag::O_RDONLY)?;
+    let mut buffer = [0; 4096];
+    loop {
+        match nix::unistd::read(&file, &mut buffer) {
+            Ok(count) if count < buffer.len() => {
+                return Ok(String::from_utf8_lossy(&buffer[..count]).into_owned());
+            }
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    lseek(&file, 0, Whence::SeekSet)?;
+    read_from(file)
+}
+
+pub fn read_all(at: impl AsFd, name: &str) -> nix::Result<String> {
     read_from(open(at, name, OFlag::O_RDONLY)?)
 }
 

@@ -141,9 +141,9 @@ pub(super) fn list(dir: BorrowedFd) -> nix::Result<Vec<Pid>> {
 }
 
 fn read_pids(dir: BorrowedFd, pids: &mut Vec<Pid>) -> nix::Result<()> {
-    let text = match file::read(dir, "cgroup.procs") {
+    let text = match file::read_all(dir, "cgroup.procs") {
         // Threads of a process in a threaded cgroup: their numbers do for signals.
-        Err(Errno::EOPNOTSUPP) => file::read(dir, "cgroup.threads"),
+        Err(Errno::EOPNOTSUPP) => file::read_all(dir, "cgroup.threads"),
         text => text,
     };
     match text {

@@ -36,9 +36,11 @@ impl Place {
             Err(Errno::ENOENT) => {}
             parent => {
                 let parent = parent.step("open cgroup", parent_of(&path))?;
-                if is_cgroup2(&parent).step("statfs", parent_of(&path))? {
-                    self.remove_leaf(&parent, name)?;
+                // Where the tree isn't mounted any more, an empty directory could be anyone's.
+                if self.inode.is_none() && !is_cgroup2(&parent).step("statfs", parent_of(&path))? {
+                    return Ok(());
                 }
+                self.remove_leaf(&parent, name)?;
             }
         }
         self.remove_parents()

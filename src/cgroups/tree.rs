@@ -287,9 +287,9 @@ impl Cgroup {
         };
         let same = match place.inode {
             Some(inode) => fstat(&dir).step("stat", path.display())?.st_ino == inode,
-            None => true,
+            None => is_cgroup2(&dir).step("statfs", path.display())?,
         };
-        if !same || !is_cgroup2(&dir).step("statfs", path.display())? {
+        if !same {
             return Ok(None);
         }
         Ok(Some(Cgroup {
