@@ -23,12 +23,12 @@ build: ## the static release binary, build/husk (the default)
 	cargo build --release --target "$$TARGET" --bin husk; \
 	made=$$CARGO_TARGET_DIR/$$TARGET/release/husk; \
 	! readelf -l "$$made" | grep -q INTERP || { echo "$$made isn't static" >&2; exit 1; }; \
-	cmp -s "$$made" $(HUSK) || install -D -m 755 "$$made" $(HUSK)
+	cmp -s "$$made" $(HUSK) || as_owner install -D -m 755 "$$made" $(HUSK)
 
 debug: ## the same with debug information, build/husk-debug
 	@. .ci/toolchain; \
 	cargo build --target "$$TARGET" --bin husk; \
-	install -D -m 755 "$$CARGO_TARGET_DIR/$$TARGET/debug/husk" build/husk-debug
+	as_owner install -D -m 755 "$$CARGO_TARGET_DIR/$$TARGET/debug/husk" build/husk-debug
 
 demo: built ## a container from inside and outside, in seconds (root)
 	@bundles/build hello busybox limits
@@ -74,8 +74,8 @@ uninstall: ## what install put there
 	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/husk"
 
 clean: ## what cargo and make built
+	@. .ci/toolchain; cargo clean --quiet
 	rm -rf build
-	cargo clean --quiet
 
 distclean: clean ## the caches and root file systems, too
 	rm -rf .cache bundles/*/{rootfs,work} bundles/*/lower* bundles/*/upper*
@@ -83,10 +83,10 @@ distclean: clean ## the caches and root file systems, too
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
-# For `sudo make ...`: root may have no Rust, and what the user built before will do.
+# What runs husk takes one built before, should this machine or this user have no Rust.
 built:
-	@if [ -x $(HUSK) ] && ! command -v cargo >/dev/null && [ ! -x ~/.cargo/bin/cargo ]; then \
-		echo "no Rust here: taking $(HUSK) as it is"; \
+	@if [ -x $(HUSK) ] && ! (. .ci/toolchain) >/dev/null 2>&1; then \
+		echo "nothing to build with: taking $(HUSK) as it is"; \
 	else \
 		$(MAKE) build; \
 	fi
