@@ -74,8 +74,8 @@ uninstall: ## what install put there
 	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/husk"
 
 clean: ## what cargo and make built
-	@. .ci/toolchain; cargo clean --quiet
 	rm -rf build
+	@if [ "$$CARGO_TARGET_DIR" = target ]; then rm -rf target; else cargo clean --quiet; fi
 
 distclean: clean ## the caches and root file systems, too
 	rm -rf .cache bundles/*/{rootfs,work} bundles/*/lower* bundles/*/upper*
