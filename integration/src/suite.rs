@@ -1,0 +1,63 @@
+//! The tests, by theme. Each is named after what it proves.
+
+use crate::lab::Lab;
+use crate::need::Need;
+
+mod lifecycle;
+
+#[derive(Clone, Copy)]
+pub struct Test {
+    module: &'static str,
+    function: &'static str,
+    pub body: fn(&Lab),
+    pub needs: &'static [Need],
+    /// How long it may take, where half a minute is not enough.
+    pub seconds: Option<u64>,
+}
+
+impl Test {
+    pub fn name(&self) -> String {
+        let module = self.module.rsplit("::").next().unwrap_or_default();
+        format!("{module}::{}", self.function)
+    }
+
+    const fn new(module: &'static str, function: &'static str, body: fn(&Lab)) -> Test {
+        Test {
+            module,
+            function,
+            body,
+            needs: &[],
+            seconds: None,
+        }
+    }
+
+    const fn needs(mut self, needs: &'static [Need]) -> Test {
+        self.needs = needs;
+        self
+    }
+
+    const fn seconds(mut self, seconds: u64) -> Test {
+        self.seconds = Some(seconds);
+        self
+    }
+}
+
+/// Lists a file's tests, each with what it needs: `a, b.needs(&[Need::Husk])`.
+macro_rules! tests {
+    ($($function:ident $(.$with:ident($value:expr))*),* $(,)?) => {
+        pub const TESTS: &[crate::suite::Test] = &[
+            $(crate::suite::Test::new(module_path!(), stringify!($function), $function)
+                $(.$with($value))*),*
+        ];
+    };
+}
+use tests;
+
+pub fn all() -> Vec<Test> {
+    let files: &[&'static [Test]] = &[lifecycle::TESTS];
+    files
+        .iter()
+        .flat_map(|tests| tests.iter())
+        .copied()
+        .collect()
+}
