@@ -4,6 +4,11 @@ use crate::lab::Lab;
 use crate::need::Need;
 
 mod lifecycle;
+mod mounts;
+mod namespaces;
+mod overlay;
+mod process;
+mod rootfs;
 
 #[derive(Clone, Copy)]
 pub struct Test {
@@ -54,7 +59,12 @@ macro_rules! tests {
 use tests;
 
 pub fn all() -> Vec<Test> {
-    let files: &[&'static [Test]] = &[lifecycle::TESTS];
+    let files: &[&'static [Test]] = &[
+        lifecycle::TESTS,
+        namespaces::TESTS,
+        mounts::TESTS,
+        rootfs::TESTS,
+    ];
     files
         .iter()
         .flat_map(|tests| tests.iter())

@@ -51,7 +51,7 @@ pub fn all() -> Value {
         "personality": line("/proc/self/personality"),
         "apparmor": line("/proc/self/attr/current"),
         "scheduler": scheduler(),
-        "cgroup": line("/proc/self/cgroup"),
+        "cgroup": cgroup(),
         "timens_offsets": line("/proc/self/timens_offsets"),
         "uid_map": fs::read_to_string("/proc/self/uid_map").ok(),
         "gid_map": fs::read_to_string("/proc/self/gid_map").ok(),
@@ -277,6 +277,14 @@ fn namespaces() -> Value {
         })
         .collect::<serde_json::Map<_, _>>()
         .into()
+}
+
+/// Where the process is in the v2 tree.
+fn cgroup() -> Option<String> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .map(str::to_owned)
 }
 
 fn tty(fd: RawFd) -> Value {
