@@ -1,7 +1,8 @@
 //! One test's place: its directory, its `--root`, its commands, and at the end the proof
 //! that nothing is left.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
 use crate::container::Container;
@@ -242,6 +243,17 @@ impl Command {
         self
     }
 
+    /// Runs the whole through another program, as in `env VAR=x husk …`.
+    pub fn through(mut self, words: &[&str]) -> Self {
+        let program = self.program.to_str().unwrap().to_owned();
+        let words = words.iter().map(|word| (*word).to_owned());
+        let mut line: Vec<String> = words.chain([program]).collect();
+        self.program = line.remove(0).into();
+        line.append(&mut self.globals);
+        self.globals = line;
+        self
+    }
+
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
         self.cwd = dir.as_ref().to_owned();
         self
@@ -328,6 +340,7 @@ impl Command {
         let child = command
             .spawn()
             .unwrap_or_else(|error| panic!("{line}: {error}"));
+        OWN.with_borrow_mut(|own| own.insert(child.id().try_into().unwrap()));
         Running {
             child,
             line,
@@ -413,20 +426,40 @@ fn read(file: &File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Waits for a child of this process, adopted or own.
+thread_local! {
+    /// Children that `Running` waits for.
+    static OWN: RefCell<HashSet<i32>> = RefCell::default();
+    /// How the adopted ones ended that were reaped while waiting for others.
+    static ENDED: RefCell<HashMap<i32, End>> = RefCell::default();
+}
+
+/// Waits for an adopted child: the process of a container or of an exec. Reaps all others
+/// meanwhile, as the first process of a pid namespace can't end before they are reaped.
 #[track_caller]
 pub fn wait_for_child(pid: i32) -> End {
-    let hung = || panic!("process {pid} goes on and on");
-    match sys::pidfd_open(pid) {
-        Ok(pidfd) if !sys::readable(&pidfd, patience()).unwrap() => hung(),
-        Ok(_) => {}
-        Err(error) => panic!("process {pid}: {error}"),
-    }
-    match waitpid(nix::unistd::Pid::from_raw(pid), None) {
-        Ok(WaitStatus::Exited(_, code)) => End::Code(code),
-        Ok(WaitStatus::Signaled(_, signal, _)) => End::Signal(signal as i32),
-        Ok(other) => panic!("process {pid}: {other:?}"),
-        Err(Errno::ECHILD) => panic!("process {pid} was not handed over to its creator's reaper"),
-        Err(errno) => panic!("process {pid}: {errno}"),
+    let gone = eventually(|| {
+        reap_adopted();
+        ENDED.with_borrow(|ended| ended.contains_key(&pid))
+            || fs::metadata(format!("/proc/{pid}")).is_err()
+    });
+    assert!(gone, "process {pid} goes on and on");
+    let end = ENDED.with_borrow_mut(|ended| ended.remove(&pid));
+    end.unwrap_or_else(|| panic!("process {pid} was not handed over to its creator's reaper"))
+}
+
+fn reap_adopted() {
+    let own = std::process::id();
+    let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+    for child in children.unwrap_or_default().split_whitespace() {
+        let Ok(pid) = child.parse() else { continue };
+        if OWN.with_borrow(|own| own.contains(&pid)) {
+            continue;
+        }
+        let end = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => End::Code(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => End::Signal(signal as i32),
+            _ => continue,
+        };
+        ENDED.with_borrow_mut(|ended| ended.insert(pid, end));
     }
 }

@@ -19,16 +19,20 @@ pub struct Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Output {
-            command,
-            end,
-            stdout,
-            stderr,
-        } = self;
+        let Output { command, end, .. } = self;
+        let (stdout, stderr) = (shortened(&self.stdout), shortened(&self.stderr));
         write!(
             f,
             "{command}\n  ended with {end:?}\n  stdout: {stdout}\n  stderr: {stderr}"
         )
+    }
+}
+
+/// Facts are long; their beginning is enough to see what they are.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(1000) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

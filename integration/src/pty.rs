@@ -89,6 +89,13 @@ impl Pty {
         &self.seen
     }
 
+    /// Whether every slave is closed: EIO. Drops what can still be read.
+    pub fn is_hung_up(&mut self) -> bool {
+        let ready = sys::readable(&self.master, std::time::Duration::ZERO).unwrap();
+        let mut buffer = [0u8; 4096];
+        ready && self.master.read(&mut buffer).is_err()
+    }
+
     pub fn seen(&self) -> &str {
         &self.seen
     }

@@ -3,12 +3,19 @@
 use crate::lab::Lab;
 use crate::need::Need;
 
+mod cgroups;
+mod churn;
+mod contract;
+mod exec;
+mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod overlay;
 mod process;
 mod rootfs;
+mod seccomp;
+mod terminal;
 
 #[derive(Clone, Copy)]
 pub struct Test {
@@ -62,8 +69,17 @@ pub fn all() -> Vec<Test> {
     let files: &[&'static [Test]] = &[
         lifecycle::TESTS,
         namespaces::TESTS,
-        mounts::TESTS,
         rootfs::TESTS,
+        mounts::TESTS,
+        overlay::TESTS,
+        process::TESTS,
+        seccomp::TESTS,
+        cgroups::TESTS,
+        exec::TESTS,
+        terminal::TESTS,
+        hooks::TESTS,
+        contract::TESTS,
+        churn::TESTS,
     ];
     files
         .iter()

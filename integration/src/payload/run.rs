@@ -58,6 +58,7 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
         ("net", []) => Some(net()),
         ("clock", []) => Some(clock()),
         ("syscall", [name, rest @ ..]) => Some(system_call(name, rest)),
+        ("int80", [number]) => Some(int80(number.parse().unwrap_or(0))),
         ("hook", [file]) => hook(file, 0),
         ("hook", [file, code]) => hook(file, code.parse().unwrap_or(0)),
         ("hook-words", [file, word]) => hook_words(file, word),
@@ -245,6 +246,29 @@ fn system_call(name: &str, args: &[&str]) -> Value {
         return json!({ "error": errno_name(code) });
     }
     json!({ "result": result })
+}
+
+/// A call of i386 without arguments, by its number there.
+#[cfg(target_arch = "x86_64")]
+fn int80(number: i64) -> Value {
+    let result: i64;
+    // SAFETY: the test asks for calls without arguments; the kernel clobbers r8 to r11.
+    unsafe {
+        std::arch::asm!(
+            "int 0x80",
+            inlateout("rax") number => result,
+            lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("r11") _,
+        );
+    }
+    match result as i32 {
+        error @ -4095..0 => json!({ "error": errno_name(-error) }),
+        _ => json!({ "result": result }),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn int80(_number: i64) -> Value {
+    Value::Null
 }
 
 fn number_of(name: &str) -> Option<libc::c_long> {

@@ -526,8 +526,6 @@ fn a_destination_with_dots_stays_inside_the_root(lab: &Lab) {
 }
 
 fn a_mount_over_a_mount_hides_it(lab: &Lab) {
-    let mount =
-        json!({ "destination": "/proc/sys", "type": "tmpfs", "source": "x", "options": [] });
     let source = directory(lab);
     fs::write(source.join("file"), "x").unwrap();
     let bundle = lab.bundle().bind(&source, "/dev/shm", &["bind"]);
