@@ -48,6 +48,11 @@ fn enter(own: &Path, dir: &Path, inside: impl FnOnce() -> i32) -> io::Result<i32
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWNET,
     )?;
+    // No processes in a cgroup that hands controllers on.
+    let runner = own.join("runner");
+    fs::create_dir(&runner)?;
+    fs::write(runner.join("cgroup.procs"), "0")?;
+    cgroup::enable_all(own);
     match sys::fork()? {
         ForkResult::Child => {
             // The first process of the pid namespace reaps; the second one works.
@@ -87,10 +92,6 @@ fn prepare(dir: &Path) -> io::Result<()> {
         MsFlags::empty(),
         none,
     )?;
-    let runner = cgroup::path("runner");
-    fs::create_dir(&runner)?;
-    fs::write(runner.join("cgroup.procs"), "0")?;
-    cgroup::enable_all(Path::new(cgroup::MOUNT));
     mount(
         Some("suite"),
         dir,
