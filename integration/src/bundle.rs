@@ -29,6 +29,15 @@ impl Bundle {
         }
     }
 
+    /// The same directory, for another change of the config.
+    pub fn another(&self) -> Self {
+        Bundle {
+            dir: self.dir.clone(),
+            config: self.config.clone(),
+            raw: self.raw.clone(),
+        }
+    }
+
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
     }

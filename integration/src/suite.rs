@@ -3,6 +3,9 @@
 use crate::lab::Lab;
 use crate::need::Need;
 
+mod attacks;
+mod bad_command_line;
+mod bad_config;
 mod cgroups;
 mod churn;
 mod contract;
@@ -79,6 +82,9 @@ pub fn all() -> Vec<Test> {
         terminal::TESTS,
         hooks::TESTS,
         contract::TESTS,
+        bad_config::TESTS,
+        bad_command_line::TESTS,
+        attacks::TESTS,
         churn::TESTS,
     ];
     files

@@ -176,7 +176,8 @@ fn statfs(path: &str) -> Outcome {
     }
     Ok(json!({
         "magic": format!("{:#x}", stat.f_type),
-        "bytes": stat.f_blocks * u64::try_from(stat.f_bsize).unwrap_or(0),
+        "blocks": stat.f_blocks,
+        "block_size": stat.f_bsize,
     }))
 }
 

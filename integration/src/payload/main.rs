@@ -8,6 +8,7 @@
 mod facts;
 mod files;
 mod run;
+mod spy;
 
 use serde_json::{Value, json};
 

@@ -59,6 +59,10 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
         ("clock", []) => Some(clock()),
         ("syscall", [name, rest @ ..]) => Some(system_call(name, rest)),
         ("int80", [number]) => Some(int80(number.parse().unwrap_or(0))),
+        ("overwrite-runtimes", [seconds]) => {
+            Some(crate::spy::overwrite(seconds.parse().unwrap_or(1.0)))
+        }
+        ("spy", [seconds]) => Some(crate::spy::look(seconds.parse().unwrap_or(1.0))),
         ("hook", [file]) => hook(file, 0),
         ("hook", [file, code]) => hook(file, code.parse().unwrap_or(0)),
         ("hook-words", [file, word]) => hook_words(file, word),

@@ -98,7 +98,7 @@ fn exec_writes_a_pid_file_before_it_returns(lab: &Lab) {
     let pid: i32 = text.parse().unwrap_or_else(|_| panic!("{text:?}"));
     let words = || fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     // husk returns after execve, so that a failure of it can be told; runc before.
-    let expected = "/bin/payload\0until\015\09\0";
+    let expected = "/bin/payload\x00until\x0015\x009\x00";
     assert!(lab.is_husk() || eventually(|| words() == expected));
     assert_eq!(words(), expected);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();

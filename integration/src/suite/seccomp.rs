@@ -160,7 +160,14 @@ fn the_default_action_and_its_errno_are_applied(lab: &Lab) {
 fn every_argument_operator_compares_as_documented(lab: &Lab) {
     // personality(2) takes one argument; 0xffffffff only asks. Its low values change
     // nothing that matters to a static program that ends at once.
-    let denied: [(&str, u64, Option<u64>, &[u64], &[u64]); 8] = [
+    type Case = (
+        &'static str,
+        u64,
+        Option<u64>,
+        &'static [u64],
+        &'static [u64],
+    );
+    let cases: [Case; 8] = [
         ("SCMP_CMP_EQ", 8, None, &[8], &[0, 9]),
         ("SCMP_CMP_NE", 8, None, &[0, 9], &[8]),
         ("SCMP_CMP_LT", 8, None, &[0, 7], &[8]),
@@ -177,7 +184,7 @@ fn every_argument_operator_compares_as_documented(lab: &Lab) {
         ),
         ("SCMP_CMP_EQ", 0x1_0000_0008, None, &[0x1_0000_0008], &[8]),
     ];
-    for (op, value, two, deny_for, allow_for) in denied {
+    for (op, value, two, deny_for, allow_for) in cases {
         let mut arg = json!({ "index": 0, "value": value, "op": op });
         if let Some(two) = two {
             arg["valueTwo"] = json!(two);
