@@ -11,10 +11,14 @@ mod churn;
 mod contract;
 mod exec;
 mod hooks;
+mod inheritance;
 mod lifecycle;
+mod limits;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod overlay;
+mod privileges;
 mod process;
 mod rootfs;
 mod seccomp;
@@ -74,14 +78,18 @@ pub fn all() -> Vec<Test> {
         namespaces::TESTS,
         rootfs::TESTS,
         mounts::TESTS,
+        mount_options::TESTS,
         overlay::TESTS,
         process::TESTS,
+        privileges::TESTS,
         seccomp::TESTS,
         cgroups::TESTS,
+        limits::TESTS,
         exec::TESTS,
         terminal::TESTS,
         hooks::TESTS,
         contract::TESTS,
+        inheritance::TESTS,
         bad_config::TESTS,
         bad_command_line::TESTS,
         attacks::TESTS,
