@@ -15,8 +15,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure: the step that failed, on which object, because of which entry of
 /// config.json (a JSON pointer), why, and a remedy where one is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Error(Box<Facts>);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Error {
+struct Facts {
     step: Cow<'static, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     object: Option<String>,
@@ -34,10 +38,10 @@ impl Error {
     /// `step` is a verb phrase without its object: `mount`, `open namespace`.
     /// It may also be a whole sentence, for a refusal that has no object.
     pub fn new(step: impl Into<Cow<'static, str>>) -> Self {
-        Error {
+        Error(Box::new(Facts {
             step: step.into(),
-            ..Error::default()
-        }
+            ..Facts::default()
+        }))
     }
 
     /// A broken rule of config.json: where, and what the rule is.
@@ -47,49 +51,49 @@ impl Error {
 
     /// What the step was done to: a path, a name, `target <- source`.
     pub fn on(mut self, object: impl fmt::Display) -> Self {
-        self.object = Some(object.to_string());
+        self.0.object = Some(object.to_string());
         self
     }
 
     /// The entry of config.json that asked for it, as a JSON pointer (RFC 6901).
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer = Some(pointer.into());
+        self.0.pointer = Some(pointer.into());
         self
     }
 
     /// As [`Error::at`], unless a more precise pointer is already there.
     pub fn within(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer.get_or_insert_with(|| pointer.into());
+        self.0.pointer.get_or_insert_with(|| pointer.into());
         self
     }
 
     /// The reason in words, where errno alone would not say it.
     pub fn because(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
+        self.0.reason = Some(reason.into());
         self
     }
 
     pub fn errno(mut self, errno: Errno) -> Self {
-        self.errno = Some(errno as i32);
+        self.0.errno = Some(errno as i32);
         self
     }
 
     /// What the user can do, as a full sentence without its closing stop.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     pub fn code(&self) -> Option<Errno> {
-        self.errno.map(Errno::from_raw)
+        self.0.errno.map(Errno::from_raw)
     }
 
     pub fn pointer(&self) -> Option<&str> {
-        self.pointer.as_deref()
+        self.0.pointer.as_deref()
     }
 
     pub fn remedy(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.0.hint.as_deref()
     }
 }
 
@@ -105,14 +109,14 @@ pub fn phrase(errno: Errno) -> String {
 /// One line, without the hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.step))?;
-        if let Some(object) = &self.object {
+        f.write_str(&one_line(&self.0.step))?;
+        if let Some(object) = &self.0.object {
             write!(f, " {}", one_line(object))?;
         }
-        if let Some(pointer) = &self.pointer {
+        if let Some(pointer) = &self.0.pointer {
             write!(f, " ({})", one_line(pointer))?;
         }
-        if let Some(reason) = &self.reason {
+        if let Some(reason) = &self.0.reason {
             write!(f, ": {}", one_line(reason))?;
         }
         if let Some(errno) = self.code() {

@@ -1,1 +1,52 @@
-fn main() {}
+//! The door: the command line in, the exit status out, and the only place that prints an error.
+
+use std::process::ExitCode;
+
+use husk::cli::{self, Invocation, Said};
+use husk::commands::{self, VERSION};
+use husk::log;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error(&anyhow::anyhow!(
+            "internal error at {}",
+            place_and_message(panic)
+        ));
+        std::process::abort();
+    }));
+
+    let mut said = Said::default();
+    let parsed = cli::parse(std::env::args_os().skip(1), &mut said);
+    // The log first: what is wrong with the command line belongs there, too.
+    let log = log::init(said.log.as_deref(), said.log_format, said.log_level());
+    let (result, failure) = match log.and(parsed) {
+        Err(error) => (Err(error.into()), 1),
+        Ok(Invocation::Print(text)) => (commands::print(&text).map_err(Into::into), 1),
+        Ok(Invocation::Run {
+            command,
+            mut matches,
+            global,
+        }) => {
+            log::debug(format_args!("husk {VERSION} {}", command.name));
+            (command.run(&mut matches, &global), command.failure)
+        }
+    };
+    ExitCode::from(result.unwrap_or_else(|error| {
+        log::error(&error);
+        failure
+    }))
+}
+
+fn place_and_message(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    let payload = panic.payload();
+    let message = match payload.downcast_ref::<&str>() {
+        Some(message) => message,
+        None => payload
+            .downcast_ref::<String>()
+            .map_or("panic", String::as_str),
+    };
+    match panic.location() {
+        Some(place) => format!("{}:{}: {message}", place.file(), place.line()),
+        None => message.into(),
+    }
+}

@@ -1,1 +1,16 @@
+//! The ground floor: system calls that no crate wraps, one thin function each.
+//!
+//! The only place with `unsafe`. Every wrapper returns the errno as it came;
+//! callers say what it means.
+
+pub mod bpf;
+pub mod fd;
+pub mod keyring;
+pub mod link;
+pub mod mount;
+pub mod prctl;
+pub mod process;
 pub mod seccomp;
+pub mod socket;
+pub mod tty;
+pub mod xattr;

@@ -1,0 +1,103 @@
+//! The tests, by theme. Each is named after what it proves.
+
+use crate::lab::Lab;
+use crate::need::Need;
+
+mod attacks;
+mod bad_command_line;
+mod bad_config;
+mod cgroups;
+mod churn;
+mod contract;
+mod exec;
+mod hooks;
+mod inheritance;
+mod lifecycle;
+mod limits;
+mod mount_options;
+mod mounts;
+mod namespaces;
+mod overlay;
+mod privileges;
+mod process;
+mod rootfs;
+mod seccomp;
+mod terminal;
+
+#[derive(Clone, Copy)]
+pub struct Test {
+    module: &'static str,
+    function: &'static str,
+    pub body: fn(&Lab),
+    pub needs: &'static [Need],
+    /// How long it may take, where half a minute is not enough.
+    pub seconds: Option<u64>,
+}
+
+impl Test {
+    pub fn name(&self) -> String {
+        let module = self.module.rsplit("::").next().unwrap_or_default();
+        format!("{module}::{}", self.function)
+    }
+
+    const fn new(module: &'static str, function: &'static str, body: fn(&Lab)) -> Test {
+        Test {
+            module,
+            function,
+            body,
+            needs: &[],
+            seconds: None,
+        }
+    }
+
+    const fn needs(mut self, needs: &'static [Need]) -> Test {
+        self.needs = needs;
+        self
+    }
+
+    const fn seconds(mut self, seconds: u64) -> Test {
+        self.seconds = Some(seconds);
+        self
+    }
+}
+
+/// Lists a file's tests, each with what it needs: `a, b.needs(&[Need::Husk])`.
+macro_rules! tests {
+    ($($function:ident $(.$with:ident($value:expr))*),* $(,)?) => {
+        pub const TESTS: &[crate::suite::Test] = &[
+            $(crate::suite::Test::new(module_path!(), stringify!($function), $function)
+                $(.$with($value))*),*
+        ];
+    };
+}
+use tests;
+
+pub fn all() -> Vec<Test> {
+    let files: &[&'static [Test]] = &[
+        lifecycle::TESTS,
+        namespaces::TESTS,
+        rootfs::TESTS,
+        mounts::TESTS,
+        mount_options::TESTS,
+        overlay::TESTS,
+        process::TESTS,
+        privileges::TESTS,
+        seccomp::TESTS,
+        cgroups::TESTS,
+        limits::TESTS,
+        exec::TESTS,
+        terminal::TESTS,
+        hooks::TESTS,
+        contract::TESTS,
+        inheritance::TESTS,
+        bad_config::TESTS,
+        bad_command_line::TESTS,
+        attacks::TESTS,
+        churn::TESTS,
+    ];
+    files
+        .iter()
+        .flat_map(|tests| tests.iter())
+        .copied()
+        .collect()
+}

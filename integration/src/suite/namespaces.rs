@@ -1,0 +1,348 @@
+//! Each kind of namespace: new, joined by path, inherited.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+
+use super::tests;
+use crate::lab::Lab;
+
+tests! {
+    every_namespace_that_is_asked_for_is_new,
+    a_namespace_that_is_not_asked_for_is_inherited,
+    the_first_process_of_a_new_pid_namespace_is_1,
+    loopback_is_up_in_a_new_network_namespace,
+    namespaces_can_be_joined_by_path,
+    a_pid_namespace_can_be_joined,
+    a_user_namespace_can_be_joined,
+    a_namespace_of_another_type_is_refused,
+    a_path_that_is_no_namespace_is_refused,
+    hostname_is_set_in_the_container_only,
+    domainname_is_set,
+    user_namespace_maps_ids,
+    several_mappings_and_sizes,
+    setgroups_works_with_a_mapping_written_by_root,
+    a_process_of_a_user_namespace_owns_its_standard_streams,
+    user_namespace_without_a_pid_namespace,
+    a_cgroup_namespace_is_rooted_at_the_container,
+    without_a_cgroup_namespace_the_path_is_the_hosts,
+    time_offsets_are_applied,
+    an_ipc_namespace_is_empty,
+    a_second_container_shares_the_namespaces_of_the_first,
+    exec_joins_every_namespace,
+    the_runtime_stays_where_it_was,
+}
+
+const KINDS: [(&str, &str); 6] = [
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+];
+
+fn own(kind: &str) -> u64 {
+    let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+    inode(link.to_str().unwrap())
+}
+
+fn of(pid: i32, kind: &str) -> u64 {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+    inode(link.to_str().unwrap())
+}
+
+fn inode(link: &str) -> u64 {
+    link.split_once('[')
+        .unwrap()
+        .1
+        .trim_end_matches(']')
+        .parse()
+        .unwrap()
+}
+
+fn every_namespace_that_is_asked_for_is_new(lab: &Lab) {
+    let facts = lab.facts(&lab.bundle().user_namespace(100_000, 65536));
+    for (_, kind) in KINDS {
+        assert_ne!(facts["ns"][kind], own(kind), "{kind}");
+    }
+    assert_ne!(facts["ns"]["user"], own("user"));
+    assert_eq!(facts["ns"]["time"], own("time"));
+}
+
+fn a_namespace_that_is_not_asked_for_is_inherited(lab: &Lab) {
+    for (name, kind) in KINDS {
+        // Without a mount namespace there is no pivot_root; only a chroot would be left.
+        if name == "mount" {
+            continue;
+        }
+        let mut bundle = lab.bundle().without_namespace(name);
+        if name == "uts" {
+            bundle = bundle.remove("/hostname");
+        }
+        if name == "ipc" {
+            bundle = bundle.only_mounts(&["/proc", "/dev", "/sys"]);
+        }
+        let facts = lab.facts(&bundle);
+        assert_eq!(facts["ns"][kind], own(kind), "{name}");
+        let others = KINDS.iter().filter(|(_, other)| *other != kind);
+        others.for_each(|(_, other)| assert_ne!(facts["ns"][other], own(other), "{name}: {other}"));
+    }
+}
+
+fn the_first_process_of_a_new_pid_namespace_is_1(lab: &Lab) {
+    let facts = lab.facts(&lab.bundle());
+    assert_eq!((&facts["pid"], &facts["ppid"]), (&json!(1), &json!(0)));
+    let facts = lab.facts(&lab.bundle().without_namespace("pid"));
+    assert!(facts["pid"].as_u64() > Some(1));
+}
+
+fn loopback_is_up_in_a_new_network_namespace(lab: &Lab) {
+    let net = lab.ask(lab.bundle(), "net");
+    assert_eq!(net[0]["lo"], json!({ "up": true }), "{net:?}");
+}
+
+fn namespaces_can_be_joined_by_path(lab: &Lab) {
+    let holder = lab.start(&lab.bundle().payload("pause"));
+    for (name, kind) in [
+        ("network", "net"),
+        ("ipc", "ipc"),
+        ("uts", "uts"),
+        ("cgroup", "cgroup"),
+    ] {
+        let path = format!("/proc/{}/ns/{kind}", holder.pid());
+        let mut bundle = lab.bundle().join(name, &path);
+        if name == "uts" {
+            bundle = bundle.remove("/hostname");
+        }
+        let facts = lab.facts(&bundle);
+        assert_eq!(facts["ns"][kind], of(holder.pid(), kind), "{name}");
+        if name == "uts" {
+            assert_eq!(facts["hostname"], "inside");
+        }
+    }
+    holder.end();
+}
+
+fn a_pid_namespace_can_be_joined(lab: &Lab) {
+    let holder = lab.start(&lab.bundle().payload("pause"));
+    let path = format!("/proc/{}/ns/pid", holder.pid());
+    let facts = lab.facts(&lab.bundle().join("pid", &path));
+    assert_eq!(facts["ns"]["pid"], of(holder.pid(), "pid"));
+    assert!(facts["pid"].as_u64() > Some(1), "{}", facts["pid"]);
+    holder.end();
+}
+
+fn a_user_namespace_can_be_joined(lab: &Lab) {
+    let holder = lab.start(&lab.bundle().user_namespace(100_000, 65536).payload("pause"));
+    let user = format!("/proc/{}/ns/user", holder.pid());
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let bundle = lab
+        .bundle()
+        .join("user", &user)
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    let facts = lab.facts(&bundle);
+    assert_eq!(facts["ns"]["user"], of(holder.pid(), "user"));
+    assert_eq!(facts["uid"], 0);
+    assert_ne!(facts["ns"]["net"], of(holder.pid(), "net"));
+    holder.end();
+}
+
+fn a_namespace_of_another_type_is_refused(lab: &Lab) {
+    for (name, wrong) in [
+        ("network", "uts"),
+        ("ipc", "net"),
+        ("uts", "ipc"),
+        ("pid", "uts"),
+    ] {
+        let bundle = lab
+            .bundle()
+            .remove("/hostname")
+            .join(name, format!("/proc/self/ns/{wrong}"));
+        let output = lab.run(&bundle).code(1);
+        assert_eq!(output.stdout, "");
+    }
+}
+
+fn a_path_that_is_no_namespace_is_refused(lab: &Lab) {
+    for path in ["/proc/self/ns/nothing", "/dev/null", "/"] {
+        lab.run(&lab.bundle().join("network", path)).code(1);
+    }
+}
+
+fn hostname_is_set_in_the_container_only(lab: &Lab) {
+    let facts = lab.facts(&lab.bundle().set("/hostname", "some.name"));
+    assert_eq!(facts["hostname"], "some.name");
+    assert_eq!(nix::unistd::gethostname().unwrap(), "suite");
+}
+
+fn domainname_is_set(lab: &Lab) {
+    let facts = lab.facts(&lab.bundle().set("/domainname", "some.domain"));
+    assert_eq!(facts["domainname"], "some.domain");
+}
+
+fn user_namespace_maps_ids(lab: &Lab) {
+    let facts = lab.facts(&lab.bundle().user_namespace(100_000, 65536));
+    assert_eq!((&facts["uid"], &facts["gid"]), (&json!(0), &json!(0)));
+    let map = facts["uid_map"].as_str().unwrap();
+    assert_eq!(
+        map.split_whitespace().collect::<Vec<_>>(),
+        ["0", "100000", "65536"]
+    );
+
+    let container = lab.start(
+        &lab.bundle()
+            .user_namespace(100_000, 65536)
+            .set("/process/user/uid", 7)
+            .payload("pause"),
+    );
+    let status = std::fs::read_to_string(format!("/proc/{}/status", container.pid())).unwrap();
+    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")).unwrap();
+    assert_eq!(uid.split_whitespace().next(), Some("100007"));
+    container.end();
+}
+
+fn several_mappings_and_sizes(lab: &Lab) {
+    let map = json!([
+        { "containerID": 0, "hostID": 100_000, "size": 1 },
+        { "containerID": 1, "hostID": 1, "size": 9 },
+        { "containerID": 1000, "hostID": 200_000, "size": 50 },
+    ]);
+    let bundle = lab
+        .bundle()
+        .namespace("user")
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/process/user/uid", 1049);
+    let facts = lab.facts(&bundle);
+    assert_eq!(facts["uid"], 1049);
+    assert_eq!(facts["uid_map"].as_str().unwrap().lines().count(), 3);
+    assert_eq!(facts["gid_map"].as_str().unwrap().lines().count(), 3);
+}
+
+fn setgroups_works_with_a_mapping_written_by_root(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .user_namespace(100_000, 65536)
+        .set("/process/user/additionalGids", json!([10, 20]));
+    let facts = lab.facts(&bundle);
+    let mut groups: Vec<_> = facts["groups"].as_array().unwrap().clone();
+    groups.retain(|g| *g != json!(0));
+    assert_eq!(groups, [json!(10), json!(20)]);
+    assert_eq!(facts["setgroups"], "allow");
+}
+
+fn a_process_of_a_user_namespace_owns_its_standard_streams(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .user_namespace(100_000, 65536)
+        .set("/process/user/uid", 7);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let command = lab.run_with(&bundle.payload("append /proc/self/fd/1 x"), &[]);
+    command.stdout(writer).run().ok();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut File::from(reader), &mut text).unwrap();
+    assert_eq!(text, "xtrue\n");
+}
+
+fn user_namespace_without_a_pid_namespace(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .user_namespace(100_000, 65536)
+        .without_namespace("pid")
+        .only_mounts(&["/dev", "/dev/pts", "/dev/shm", "/sys"])
+        .bind("/proc", "/proc", &["rbind"])
+        .remove("/linux/maskedPaths")
+        .remove("/linux/readonlyPaths");
+    let facts = lab.facts(&bundle);
+    assert_eq!(facts["ns"]["pid"], own("pid"));
+    assert_ne!(facts["ns"]["user"], own("user"));
+}
+
+fn a_cgroup_namespace_is_rooted_at_the_container(lab: &Lab) {
+    assert_eq!(lab.facts(&lab.bundle())["cgroup"], "/");
+}
+
+fn without_a_cgroup_namespace_the_path_is_the_hosts(lab: &Lab) {
+    let container = lab.start(&lab.bundle().without_namespace("cgroup"));
+    container.wait();
+    let facts = container.lines().remove(0);
+    assert_eq!(facts["cgroup"], format!("/{}", container.id));
+    container.delete();
+}
+
+fn time_offsets_are_applied(lab: &Lab) {
+    let mut before = std::time::Duration::ZERO;
+    if let Ok(text) = std::fs::read_to_string("/proc/uptime") {
+        let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
+        before = std::time::Duration::from_secs_f64(seconds);
+    }
+    let bundle = lab.bundle().namespace("time").set(
+        "/linux/timeOffsets",
+        json!({ "monotonic": { "secs": 7000 }, "boottime": { "secs": 90_000, "nanosecs": 5 } }),
+    );
+    let answers = lab.ask(bundle, "clock -- facts");
+    let boottime = answers[0]["boottime"].as_u64().unwrap();
+    let expected = before.as_secs() + 90_000;
+    assert!(
+        (expected..expected + 60).contains(&boottime),
+        "{boottime}, not {expected}"
+    );
+    assert_ne!(answers[1]["ns"]["time"], own("time"));
+    let offsets = answers[1]["timens_offsets"].as_str().unwrap();
+    let words: Vec<&str> = offsets.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "7000", "0", "boottime", "90000", "5"]);
+}
+
+fn an_ipc_namespace_is_empty(lab: &Lab) {
+    let queue = "/proc/sysvipc/shm";
+    // SAFETY: the call takes numbers; the segment goes with the namespace of the suite.
+    let made = unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) };
+    assert!(made >= 0);
+    let inside = lab.ask(lab.bundle(), &format!("cat {queue}"));
+    assert_eq!(inside[0].as_str().unwrap().lines().count(), 1, "{inside:?}");
+    assert!(std::fs::read_to_string(queue).unwrap().lines().count() > 1);
+    // SAFETY: as above; no memory is attached.
+    unsafe { libc::shmctl(made, libc::IPC_RMID, std::ptr::null_mut()) };
+}
+
+/// As the containers of a pod share those of its pause container.
+fn a_second_container_shares_the_namespaces_of_the_first(lab: &Lab) {
+    let pause = lab.start(&lab.bundle().set("/hostname", "pod").payload("pause"));
+    let ns = |kind: &str| PathBuf::from(format!("/proc/{}/ns/{kind}", pause.pid()));
+    let bundle = lab
+        .bundle()
+        .remove("/hostname")
+        .join("network", ns("net"))
+        .join("ipc", ns("ipc"))
+        .join("uts", ns("uts"));
+    let facts = lab.facts(&bundle);
+    assert_eq!(facts["hostname"], "pod");
+    for kind in ["net", "ipc", "uts"] {
+        assert_eq!(facts["ns"][kind], of(pause.pid(), kind));
+    }
+    for kind in ["pid", "mnt"] {
+        assert_ne!(facts["ns"][kind], of(pause.pid(), kind));
+    }
+    pause.end();
+}
+
+fn exec_joins_every_namespace(lab: &Lab) {
+    let container = lab.start(&lab.bundle().user_namespace(100_000, 65536).payload("pause"));
+    let facts = container.ask("facts").remove(0);
+    for kind in ["pid", "net", "ipc", "uts", "mnt", "cgroup", "user"] {
+        assert_eq!(facts["ns"][kind], of(container.pid(), kind), "{kind}");
+    }
+    container.end();
+}
+
+/// A network namespace that the caller of the runtime has just made stays the container's
+/// own when none is asked for.
+fn the_runtime_stays_where_it_was(lab: &Lab) {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let facts = lab.facts(&lab.bundle().without_namespace("network"));
+    assert_eq!(facts["ns"]["net"], own("net"));
+}

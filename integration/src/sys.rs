@@ -1,0 +1,101 @@
+//! The few system calls that std and nix don't wrap.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// An anonymous file: output goes there, so that nobody ever waits for a pipe.
+pub fn memfd(name: &str) -> io::Result<File> {
+    let name = CString::new(name)?;
+    // SAFETY: the name ends in NUL.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { File::from_raw_fd(fd as RawFd) })
+}
+
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// False when the time is over first.
+pub fn readable(fd: impl AsFd, within: Duration) -> io::Result<bool> {
+    let deadline = std::time::Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match nix::poll::poll(&mut fds, timeout) {
+            Ok(count) => return Ok(count > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Orphans of this process's descendants become its children.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: the option takes a number.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Makes the terminal `fd` the controlling one of the calling session leader.
+pub fn make_controlling(fd: impl AsFd) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the ioctl takes a number.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSCTTY, 0) }.into()).map(drop)
+}
+
+pub fn set_window_size(fd: impl AsFd, rows: u16, cols: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: `size` is valid for the ioctl to read.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) }.into()).map(drop)
+}
+
+/// As dup2(2), without close-on-exec: for use between fork and exec.
+pub fn place(from: RawFd, to: RawFd) -> io::Result<()> {
+    if from == to {
+        // SAFETY: the call takes numbers.
+        return check(unsafe { libc::fcntl(from, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: as above; the test chose a number that is nobody's.
+    check(unsafe { libc::dup2(from, to) }.into()).map(drop)
+}
+
+/// Brings the loopback interface of the current network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    let fd = socket.as_raw_fd();
+    // SAFETY: the request is valid for the ioctl to read.
+    check(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &request) }.into()).map(drop)
+}
+
+/// fork(2) for a program of one thread.
+pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
+    // SAFETY: callers have one thread; both sides may go on as usual.
+    unsafe { nix::unistd::fork() }
+}

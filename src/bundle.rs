@@ -1,0 +1,247 @@
+//! config.json as a typed specification, and every rule of it that needs no kernel.
+//!
+//! Nothing here looks at the host: the only system calls are those that read the file. What is
+//! wrong is a [`Finding`] with a JSON pointer. `create` takes the first error, and all warnings;
+//! [`check`] returns everything.
+
+mod nearest;
+mod parse;
+mod repair;
+mod schema;
+mod syntax;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Process, Spec};
+use serde::Serialize;
+
+use crate::error::{Error, Result, Step};
+
+pub use nearest::{did_you_mean, nearest};
+pub use validate::lists::number_list;
+pub use validate::sysctl::sysctl_path;
+
+/// The specification that husk implements. (`oci_spec::runtime::VERSION` still says 1.1.0.)
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// No document is larger: arguments and environment together are limited to 6 MiB by the kernel.
+pub const MAX_BYTES: u64 = 16 << 20;
+
+const CONFIG: &str = "config.json";
+
+/// A bundle whose config.json keeps all rules that can be checked without looking at the host.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute.
+    pub dir: PathBuf,
+    /// config.json byte for byte, for the container's record: later changes have no effect
+    /// (runtime.md, "Lifecycle").
+    pub raw: Vec<u8>,
+    pub spec: Spec,
+    pub extra: Extra,
+    /// What is not as asked but doesn't stop the container.
+    pub warnings: Vec<Finding>,
+}
+
+/// What `oci_spec` 0.10 can't express.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Extra {
+    /// `linux.resources.pids.limit`; `Some(0)` is a real limit, `None` is none asked for.
+    /// `oci_spec` has 0 for both.
+    pub pids_limit: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// One thing wrong with a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    /// RFC 6901, from the document's root; empty for the document itself.
+    pub pointer: String,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    fn new(severity: Severity, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Finding {
+            severity,
+            pointer: pointer.into(),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    fn error(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Finding::new(Severity::Error, pointer, message)
+    }
+
+    fn warning(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Finding::new(Severity::Warning, pointer, message)
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
+    /// `document` is what the pointer points into: `config.json`.
+    fn into_error(self, document: &'static str) -> Error {
+        let error = Error::new(document).because(self.message);
+        let error = match self.pointer.is_empty() {
+            true => error,
+            false => error.at(self.pointer),
+        };
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Where every rule puts what it finds, in the order of the document.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn push(&mut self, finding: Finding) {
+        self.0.push(finding);
+    }
+
+    fn has_error(&self) -> bool {
+        self.0.iter().any(|f| f.severity == Severity::Error)
+    }
+
+    /// The warnings, unless there is an error.
+    fn warnings(self, document: &'static str) -> Result<Vec<Finding>> {
+        let mut warnings = self.0;
+        match warnings.iter().position(|f| f.severity == Severity::Error) {
+            Some(first) => Err(warnings.swap_remove(first).into_error(document)),
+            None => Ok(warnings),
+        }
+    }
+}
+
+impl Bundle {
+    /// Reads and checks `dir/config.json`.
+    pub fn load(dir: &Path) -> Result<Bundle> {
+        let path = dir.join(CONFIG);
+        // O_NONBLOCK: a fifo of that name must not stop us here for ever.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(&path)
+            .step("open", path.display())
+            .map_err(|error| match error.code() {
+                Some(nix::errno::Errno::ENOENT) => {
+                    error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
+                }
+                _ => error,
+            })?;
+        let raw = read(file, &path)?;
+        Bundle::parse(dir, raw)
+    }
+
+    /// The bundle in `dir`, whose config.json consists of these bytes.
+    pub fn parse(dir: &Path, raw: Vec<u8>) -> Result<Bundle> {
+        let dir = std::path::absolute(dir).step("find the bundle", dir.display())?;
+        let mut findings = Findings::default();
+        let parsed = parse::config(&raw, &mut findings);
+        if let Some((spec, _)) = &parsed {
+            validate::config(spec, &mut findings);
+        }
+        let warnings = findings.warnings(CONFIG)?;
+        let Some((spec, extra)) = parsed else {
+            return Err(Error::new(CONFIG).because("not understood"));
+        };
+        Ok(Bundle {
+            dir,
+            raw,
+            spec,
+            extra,
+            warnings,
+        })
+    }
+}
+
+/// The document of `exec --process FILE`: a `process` object, with the repairs and rules that hold
+/// for config.json's. Pointers are relative to it. What depends on the container (are the ids
+/// mapped?) is not checked.
+pub fn parse_process(raw: &[u8]) -> Result<(Process, Vec<Finding>)> {
+    const DOCUMENT: &str = "process document";
+    let mut findings = Findings::default();
+    let process = parse::process(raw, &mut findings);
+    if let Some(process) = &process {
+        validate::process(process, "", &mut findings);
+    }
+    let warnings = findings.warnings(DOCUMENT)?;
+    match process {
+        Some(process) => Ok((process, warnings)),
+        None => Err(Error::new(DOCUMENT).because("not understood")),
+    }
+}
+
+/// Everything that can be said of a config.json without looking at the host: the findings of
+/// [`Bundle::parse`], all of them, and unknown or missing properties besides.
+pub fn check(raw: &[u8]) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    if let Some((spec, _)) = parse::check(raw, &mut findings) {
+        validate::config(&spec, &mut findings);
+    }
+    findings.0
+}
+
+/// Reads a JSON document, but not more than [`MAX_BYTES`] of it. Only regular files are read:
+/// `exec --process` may name a pipe, which [`read_stream`] takes.
+fn read(file: File, path: &Path) -> Result<Vec<u8>> {
+    let metadata = file.metadata().step("stat", path.display())?;
+    if !metadata.is_file() {
+        let error = Error::new("read").on(path.display());
+        return Err(match metadata.is_dir() {
+            true => error.errno(nix::errno::Errno::EISDIR),
+            false => error.because("not a regular file"),
+        });
+    }
+    read_stream(file, metadata.len(), path)
+}
+
+/// Reads a JSON document to its end, but not more than [`MAX_BYTES`] of it. `expected` is its
+/// likely size, 0 if unknown; `name` is for the error.
+pub fn read_stream(stream: impl Read, expected: u64, name: &Path) -> Result<Vec<u8>> {
+    let too_large = || {
+        Error::new("read")
+            .on(name.display())
+            .because(format!("larger than {} MiB", MAX_BYTES >> 20))
+    };
+    if expected > MAX_BYTES {
+        return Err(too_large());
+    }
+    let mut raw = Vec::with_capacity(expected as usize + 1);
+    stream
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut raw)
+        .step("read", name.display())?;
+    match raw.len() as u64 > MAX_BYTES {
+        true => Err(too_large()),
+        false => Ok(raw),
+    }
+}

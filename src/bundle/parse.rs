@@ -1,0 +1,300 @@
+//! Bytes to types: a fast way for the usual document, a slow one that repairs and explains.
+
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxSchedulerFlag, Process, Spec};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
+
+use super::schema::{self, Kind, Report, quote};
+use super::{Extra, Finding, Findings, repair, syntax};
+
+/// Larger documents are counted first. Below, no document can take more than tens of megabytes.
+const COUNTED: usize = 512 << 10;
+/// No engine's config comes near: a device takes 10 values, a seccomp profile 1,000.
+const MAX_VALUES: usize = 200_000;
+
+/// config.json. `None` if `findings` tell why not.
+pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
+    if too_many_values(raw, findings) {
+        return None;
+    }
+    match serde_json::from_slice::<Spec>(raw) {
+        Ok(spec) if !misspelt(spec.process().as_ref()) && !arrays_for_objects(raw) => {
+            let extra = extra(raw, &spec, findings);
+            refuse_nul(raw, findings);
+            Some((spec, extra))
+        }
+        _ => slow_config(raw, Report::Values, findings),
+    }
+}
+
+/// A `process` object. `None` if `findings` tell why not.
+pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
+    if too_many_values(raw, findings) {
+        return None;
+    }
+    match serde_json::from_slice::<Process>(raw) {
+        Ok(process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
+            refuse_nul(raw, findings);
+            Some(process)
+        }
+        _ => {
+            let mut value = syntax::read(raw, findings)?;
+            schema::walk(&schema::process(), &mut value, Report::Values, findings);
+            nul(&value, "", findings);
+            repair::process(&mut value);
+            typed(value, findings)
+        }
+    }
+}
+
+/// As [`config`], but reports all that the slow way can tell.
+pub fn check(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
+    match too_many_values(raw, findings) {
+        true => None,
+        false => slow_config(raw, Report::Everything, findings),
+    }
+}
+
+fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Spec, Extra)> {
+    let mut value = syntax::read(raw, findings)?;
+    let kind: Kind = schema::config();
+    schema::walk(&kind, &mut value, report, findings);
+    for platform in repair::OTHER_PLATFORMS {
+        if let Some(map) = value.as_object_mut() {
+            map.remove(*platform);
+        }
+    }
+    nul_below_known(&kind, &value, findings);
+    let extra = Extra {
+        pids_limit: value
+            .pointer("/linux/resources/pids/limit")
+            .and_then(Value::as_i64),
+    };
+    device_numbers(&value, findings);
+    repair::config(&mut value);
+    Some((typed(value, findings)?, extra))
+}
+
+/// The last step of the slow way, which succeeds unless the schema here and the crate's types
+/// differ: then the crate's own words must do.
+fn typed<T: DeserializeOwned>(value: Value, findings: &mut Findings) -> Option<T> {
+    if findings.has_error() {
+        return None;
+    }
+    match serde_path_to_error::deserialize(value) {
+        Ok(typed) => Some(typed),
+        Err(error) => {
+            let pointer = syntax::pointer(error.path());
+            findings.push(Finding::error(pointer, error.inner().to_string()));
+            None
+        }
+    }
+}
+
+/// `oci_spec` 0.10 knows two scheduler flags under names that no one else uses. Found on the fast
+/// way, they were really spelt so: the slow way refuses them.
+fn misspelt(process: Option<&Process>) -> bool {
+    process
+        .and_then(|p| p.scheduler().as_ref())
+        .and_then(|s| s.flags().as_ref())
+        .is_some_and(|flags| {
+            flags.iter().any(|f| {
+                matches!(
+                    f,
+                    LinuxSchedulerFlag::SchedResetOnFork | LinuxSchedulerFlag::SchedFlagDLOverrun
+                )
+            })
+        })
+}
+
+/// serde's derived types take an array for an object, its items for the fields in their order:
+/// `"user": []` would pass. So a bracket that doesn't follow a key of which an array is expected
+/// sends the document the slow way, which knows better. (So may one in a string. It only costs.)
+fn arrays_for_objects(raw: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(raw) else {
+        return true;
+    };
+    text.match_indices('[').any(|(at, _)| {
+        let before = raw[..at].trim_ascii_end();
+        match before.split_last() {
+            Some((b':', before)) => match before.trim_ascii_end().strip_suffix(b"\"") {
+                Some(key) => {
+                    let start = key.iter().rposition(|b| *b == b'"').map_or(0, |i| i + 1);
+                    !schema::is_list(&key[start..])
+                }
+                None => false,
+            },
+            Some((b'[' | b',', _)) | None => true,
+            _ => false,
+        }
+    })
+}
+
+#[derive(Deserialize)]
+struct Presence {
+    linux: Option<PresenceLinux>,
+}
+
+#[derive(Deserialize)]
+struct PresenceLinux {
+    devices: Option<Vec<PresenceDevice>>,
+    resources: Option<PresenceResources>,
+}
+
+#[derive(Deserialize)]
+struct PresenceDevice {
+    major: Option<IgnoredAny>,
+    minor: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct PresenceResources {
+    pids: Option<PresencePids>,
+}
+
+#[derive(Deserialize)]
+struct PresencePids {
+    limit: Option<i64>,
+}
+
+/// `oci_spec` reads absent numbers as 0. Only where that matters, and only if there is such a 0,
+/// the document is read once more.
+fn extra(raw: &[u8], spec: &Spec, findings: &mut Findings) -> Extra {
+    let Some(linux) = spec.linux() else {
+        return Extra::default();
+    };
+    let limit = linux
+        .resources()
+        .as_ref()
+        .and_then(|r| r.pids().as_ref())
+        .map(|p| p.limit());
+    let devices = linux.devices().as_deref().unwrap_or_default();
+    let unnumbered = |d: &LinuxDevice| is_numbered(d.typ()) && (d.major() == 0 || d.minor() == 0);
+    if limit != Some(0) && !devices.iter().any(unnumbered) {
+        return Extra { pids_limit: limit };
+    }
+    let Ok(Presence { linux: Some(read) }) = serde_json::from_slice(raw) else {
+        return Extra { pids_limit: limit };
+    };
+    for (i, (device, read)) in devices
+        .iter()
+        .zip(read.devices.iter().flatten())
+        .enumerate()
+    {
+        let typ = device.typ();
+        if is_numbered(typ) {
+            number_missing(i, typ.as_str(), "major", read.major.is_none(), findings);
+            number_missing(i, typ.as_str(), "minor", read.minor.is_none(), findings);
+        }
+    }
+    Extra {
+        pids_limit: read.resources.and_then(|r| r.pids).and_then(|p| p.limit),
+    }
+}
+
+fn is_numbered(typ: LinuxDeviceType) -> bool {
+    use LinuxDeviceType::{B, C, U};
+    matches!(typ, B | C | U)
+}
+
+/// The same rule of devices on the slow way.
+fn device_numbers(value: &Value, findings: &mut Findings) {
+    let devices = value
+        .pointer("/linux/devices")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    for (i, device) in devices.enumerate() {
+        let type_name = device.get("type").and_then(Value::as_str).unwrap_or("");
+        if matches!(type_name, "b" | "c" | "u") {
+            for key in ["major", "minor"] {
+                number_missing(i, type_name, key, device.get(key).is_none(), findings);
+            }
+        }
+    }
+}
+
+fn number_missing(i: usize, type_name: &str, key: &str, missing: bool, findings: &mut Findings) {
+    if missing {
+        findings.push(Finding::error(
+            format!("/linux/devices/{i}/{key}"),
+            format!("a device of type {type_name} needs a {key} number"),
+        ));
+    }
+}
+
+/// Strings of config.json end up in system calls, which end them at a NUL. JSON can spell one only
+/// as `\u0000`, so a document without a backslash is done.
+fn refuse_nul(raw: &[u8], findings: &mut Findings) {
+    if raw.contains(&b'\\')
+        && raw.windows(6).any(|w| w == b"\\u0000")
+        && let Some(value) = syntax::read(raw, findings)
+    {
+        nul_below_known(&schema::config(), &value, findings);
+    }
+}
+
+/// Unknown properties are ignored, whatever they hold.
+fn nul_below_known(kind: &Kind, value: &Value, findings: &mut Findings) {
+    match (kind, value) {
+        (Kind::Object(fields), Value::Object(map)) => {
+            for (key, value) in map {
+                if fields.iter().any(|f| f.name == key) {
+                    nul(value, &syntax::child("", key), findings);
+                }
+            }
+        }
+        _ => nul(value, "", findings),
+    }
+}
+
+fn nul(value: &Value, pointer: &str, findings: &mut Findings) {
+    match value {
+        Value::String(text) if text.contains('\0') => {
+            let message = format!("{} contains a NUL character", quote(text));
+            findings.push(Finding::error(pointer, message));
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                nul(item, &format!("{pointer}/{i}"), findings);
+            }
+        }
+        Value::Object(map) => {
+            for (key, value) in map {
+                let pointer = syntax::child(pointer, key);
+                if key.contains('\0') {
+                    let message = format!("the key {} contains a NUL character", quote(key));
+                    findings.push(Finding::error(pointer.as_str(), message));
+                }
+                nul(value, &pointer, findings);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Types take up to 25 times the space of the text that they are read from (`{},{},{}`): a count
+/// bounds the memory whatever the text.
+fn too_many_values(raw: &[u8], findings: &mut Findings) -> bool {
+    if raw.len() <= COUNTED {
+        return false;
+    }
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut values = 0;
+    for byte in raw {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    if values > MAX_VALUES {
+        let message = format!("holds {values} values, more than {MAX_VALUES}");
+        findings.push(Finding::error("", message));
+    }
+    values > MAX_VALUES
+}

@@ -1,0 +1,301 @@
+//! The shape of config.json, for documents that the fast way refuses: every wrong type, range,
+//! name and missing property at once, each with its pointer.
+
+mod table;
+
+use serde_json::{Map, Value};
+
+use super::syntax::child;
+use super::{Finding, Findings, did_you_mean, nearest};
+
+pub use table::{config, is_list, process};
+
+/// What may stand at one place. Built when needed: as a static it would cost every start of the
+/// program its relocations.
+pub enum Kind {
+    Bool,
+    Integer(Range),
+    Text,
+    /// One of a closed set of names, space-separated.
+    Name {
+        what: &'static str,
+        known: &'static str,
+    },
+    /// As `Name`, or empty.
+    NameOrEmpty {
+        what: &'static str,
+        known: &'static str,
+    },
+    /// A set of capabilities: an unknown one is left out with a warning (config.md, "Linux
+    /// Process": "a runtime SHOULD NOT fail").
+    Capabilities,
+    List(Box<Kind>),
+    Map(Box<Kind>),
+    Object(Vec<Field>),
+    /// For another platform: ignored, but known.
+    Foreign,
+}
+
+pub struct Range {
+    min: i128,
+    max: i128,
+    words: &'static str,
+}
+
+pub struct Field {
+    pub name: &'static str,
+    kind: Kind,
+    need: Need,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Optional,
+    /// Required by the specification; absent, every runtime reads zero.
+    Expected,
+    Required,
+    /// Required unless the whole object is empty.
+    RequiredUnlessEmpty,
+}
+
+/// What a walk reports.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// What stops a container, and values that are left out.
+    Values,
+    /// Unknown and missing properties, too, that a runtime ignores.
+    Everything,
+}
+
+/// Reports what doesn't fit, and removes nulls (as good as absent in Go's and the crate's optional
+/// fields) and unknown capabilities from `value`.
+pub fn walk(kind: &Kind, value: &mut Value, report: Report, findings: &mut Findings) {
+    Walk { report, findings }.visit(kind, value, "");
+}
+
+struct Walk<'a> {
+    report: Report,
+    findings: &'a mut Findings,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, kind: &Kind, value: &mut Value, pointer: &str) {
+        match (kind, value) {
+            (Kind::Foreign, _) | (Kind::Bool, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
+            (Kind::NameOrEmpty { .. }, Value::String(name)) if name.is_empty() => {}
+            (
+                Kind::Name { what, known } | Kind::NameOrEmpty { what, known },
+                Value::String(name),
+            ) => {
+                if !known.split(' ').any(|k| k == name) {
+                    let message = format!("invalid {what} {}", quote(name));
+                    let hint = did_you_mean(name, known.split(' '))
+                        .unwrap_or_else(|| format!("known are {}", known.replace(' ', ", ")));
+                    self.findings
+                        .push(Finding::error(pointer, message).hint(hint));
+                }
+            }
+            (Kind::Integer(range), Value::Number(number)) => {
+                let integer = number
+                    .as_i64()
+                    .map(i128::from)
+                    .or(number.as_u64().map(i128::from));
+                if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
+                    let message = format!("expected {}, got the number {number}", range.words);
+                    let hint = format!("from {} to {}", range.min, range.max);
+                    self.findings
+                        .push(Finding::error(pointer, message).hint(hint));
+                }
+            }
+            (Kind::Capabilities, Value::Array(items)) => self.capabilities(items, pointer),
+            (Kind::List(kind), Value::Array(items)) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    self.visit(kind, item, &format!("{pointer}/{i}"));
+                }
+            }
+            (Kind::Map(kind), Value::Object(map)) => {
+                map.retain(|_, value| !value.is_null());
+                for (key, value) in map {
+                    self.visit(kind, value, &child(pointer, key));
+                }
+            }
+            (Kind::Object(fields), Value::Object(map)) => self.object(fields, map, pointer),
+            (kind, value) => {
+                let message = format!("expected {}, got {}", kind.words(), describe(value));
+                let finding = Finding::error(pointer, message);
+                self.findings.push(finding.maybe_hint(kind.remedy(value)));
+            }
+        }
+    }
+
+    fn object(&mut self, fields: &[Field], map: &mut Map<String, Value>, pointer: &str) {
+        map.retain(|_, value| !value.is_null());
+        for field in fields {
+            if let Some(value) = map.get_mut(field.name) {
+                self.visit(&field.kind, value, &child(pointer, field.name));
+                continue;
+            }
+            let missing = match field.need {
+                Need::Optional => false,
+                Need::Expected => self.report == Report::Everything,
+                Need::Required => true,
+                Need::RequiredUnlessEmpty => !map.is_empty(),
+            };
+            if missing {
+                self.missing(field, fields, map, pointer);
+            }
+        }
+        if self.report == Report::Everything {
+            let known = || fields.iter().map(|f| f.name);
+            for key in map.keys().filter(|key| known().all(|k| k != *key)) {
+                let message = "unknown property, ignored";
+                let finding = Finding::warning(child(pointer, key), message);
+                self.findings
+                    .push(finding.maybe_hint(did_you_mean(key, known())));
+            }
+        }
+    }
+
+    fn missing(
+        &mut self,
+        field: &Field,
+        fields: &[Field],
+        map: &Map<String, Value>,
+        pointer: &str,
+    ) {
+        let message = match &field.kind {
+            Kind::Name { what, .. } => format!("invalid {what}: {:?} is required", field.name),
+            _ => format!("{:?} is required", field.name),
+        };
+        let pointer = child(pointer, field.name);
+        let finding = match field.need {
+            Need::Expected => Finding::warning(pointer, format!("{message}; read as zero")),
+            _ => Finding::error(pointer, message),
+        };
+        let unknown = map
+            .keys()
+            .map(String::as_str)
+            .filter(|key| fields.iter().all(|f| f.name != *key));
+        let hint = nearest(field.name, unknown)
+            .map(|key| format!("{key:?} is no property: did you mean {:?}?", field.name));
+        self.findings.push(finding.maybe_hint(hint));
+    }
+
+    fn capabilities(&mut self, items: &mut Vec<Value>, pointer: &str) {
+        let mut index = 0;
+        items.retain(|item| {
+            let pointer = format!("{pointer}/{index}");
+            index += 1;
+            let Some(name) = item.as_str() else {
+                let message = format!("expected a string, got {}", describe(item));
+                self.findings.push(Finding::error(pointer, message));
+                return true;
+            };
+            // The crate takes names in any case, with and without prefix.
+            let upper = name.to_ascii_uppercase();
+            let known = table::CAPABILITIES
+                .split(' ')
+                .any(|k| k == upper.trim_start_matches("CAP_"));
+            if !known {
+                let message = format!("unknown capability {}, left out", quote(name));
+                let hint = nearest(
+                    upper.trim_start_matches("CAP_"),
+                    table::CAPABILITIES.split(' '),
+                )
+                .map(|name| format!("did you mean CAP_{name}?"));
+                self.findings
+                    .push(Finding::warning(pointer, message).maybe_hint(hint));
+            }
+            known
+        });
+    }
+}
+
+impl Kind {
+    fn words(&self) -> &'static str {
+        match self {
+            Kind::Bool => "true or false",
+            Kind::Integer(range) => range.words,
+            Kind::Text | Kind::Name { .. } | Kind::NameOrEmpty { .. } => "a string",
+            Kind::List(_) | Kind::Capabilities => "an array",
+            Kind::Map(_) | Kind::Object(_) => "an object",
+            Kind::Foreign => "a value",
+        }
+    }
+
+    /// What to write instead of a value of the wrong type, where that is plain.
+    fn remedy(&self, value: &Value) -> Option<String> {
+        match (self, value) {
+            (Kind::Integer(range), Value::String(text)) => range.remedy(text),
+            (Kind::Bool, Value::String(text)) if matches!(text.as_str(), "true" | "false") => {
+                Some(format!("write {text} without quotes"))
+            }
+            (Kind::Bool, Value::Number(number)) => match number.as_i64() {
+                Some(0) => Some("write false".into()),
+                Some(1) => Some("write true".into()),
+                _ => None,
+            },
+            (
+                Kind::Text | Kind::Name { .. } | Kind::NameOrEmpty { .. },
+                Value::Number(_) | Value::Bool(_),
+            ) => Some(format!("write \"{value}\" in quotes")),
+            (Kind::List(item), Value::String(text)) if matches!(**item, Kind::Text) => {
+                Some(format!("write [{}]", quote(text)))
+            }
+            (Kind::List(_), Value::Object(_)) => Some("put it in brackets: [{...}]".into()),
+            _ => None,
+        }
+    }
+}
+
+impl Range {
+    fn remedy(&self, text: &str) -> Option<String> {
+        let text = text.trim();
+        if matches!(text, "unlimited" | "infinity" | "max" | "RLIM_INFINITY") {
+            return match self.min {
+                0 => Some(format!("write {} for no limit", self.max)),
+                _ => Some("write -1 for no limit".into()),
+            };
+        }
+        if text.len() > 1
+            && text.starts_with('0')
+            && let Ok(mode) = i64::from_str_radix(text.trim_start_matches("0o"), 8)
+        {
+            return Some(format!("JSON numbers are decimal: {text} is {mode}"));
+        }
+        if text.parse::<i128>().is_ok() {
+            return Some(format!("write {text} without quotes"));
+        }
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => return None,
+        };
+        let bytes = digits.trim().parse::<u32>().ok()?;
+        Some(format!("write it in bytes: {}", i128::from(bytes) << shift))
+    }
+}
+
+/// A value as it may stand in a message: short.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the string {}", quote(text)),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+    }
+}
+
+/// Text from the document in quotes, cut to a length that fits a message.
+pub fn quote(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}

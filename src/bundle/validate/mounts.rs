@@ -1,0 +1,106 @@
+//! Rules of `mounts` (but for the options themselves) and of the paths that are hidden.
+
+use std::path::Path;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
+
+use super::{Finding, Findings, Origin, absolute, ids, namespace, quote};
+use crate::bundle::did_you_mean;
+
+pub fn mounts(spec: &Spec, findings: &mut Findings) {
+    for (i, entry) in spec.mounts().iter().flatten().enumerate() {
+        mount(entry, &format!("/mounts/{i}"), spec, findings);
+    }
+}
+
+fn mount(mount: &Mount, pointer: &str, spec: &Spec, findings: &mut Findings) {
+    let destination = mount.destination();
+    if destination.as_os_str().is_empty() {
+        let pointer = format!("{pointer}/destination");
+        findings.push(Finding::error(pointer, "the path is empty"));
+    } else if !destination.is_absolute() {
+        let path = destination.display();
+        let message = format!("a relative destination is deprecated, read as /{path}");
+        findings.push(Finding::warning(format!("{pointer}/destination"), message));
+    }
+    let options = mount.options().as_deref().unwrap_or_default();
+    let has = |names: &[&str]| options.iter().any(|o| names.contains(&o.as_str()));
+    let is_bind = has(&["bind", "rbind"]);
+    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    if is_bind && source.as_os_str().is_empty() {
+        let pointer = format!("{pointer}/source");
+        findings.push(Finding::error(pointer, "a bind mount needs a source"));
+    }
+    if !is_bind && options.is_empty() && mount.typ().as_deref().unwrap_or_default().is_empty() {
+        let message = "a mount that is no bind mount needs a type";
+        findings.push(Finding::error(format!("{pointer}/type"), message));
+    }
+    let uids = mount.uid_mappings().as_deref().unwrap_or_default();
+    let gids = mount.gid_mappings().as_deref().unwrap_or_default();
+    ids::mappings(uids, &format!("{pointer}/uidMappings"), findings);
+    ids::mappings(gids, &format!("{pointer}/gidMappings"), findings);
+    if uids.is_empty() != gids.is_empty() {
+        let (missing, given) = match uids.is_empty() {
+            true => ("uidMappings", "gidMappings"),
+            false => ("gidMappings", "uidMappings"),
+        };
+        let message = format!("{given} of a mount need {missing}, too");
+        findings.push(Finding::error(format!("{pointer}/{missing}"), message));
+    }
+    let user = namespace(spec.linux().as_ref(), LinuxNamespaceType::User);
+    if has(&["idmap", "ridmap"]) && uids.is_empty() && user == Origin::Inherited {
+        let message = "an id-mapped mount needs mappings: its own or those of a user namespace";
+        findings.push(Finding::error(format!("{pointer}/uidMappings"), message));
+    }
+}
+
+/// The values of the specification, and their recursive forms, which Docker writes.
+pub fn propagation(linux: &Linux, findings: &mut Findings) {
+    const KNOWN: [&str; 8] = [
+        "shared",
+        "slave",
+        "private",
+        "unbindable",
+        "rshared",
+        "rslave",
+        "rprivate",
+        "runbindable",
+    ];
+    if let Some(value) = linux.rootfs_propagation()
+        && !value.is_empty()
+        && !KNOWN.contains(&value.as_str())
+    {
+        let message = format!("invalid rootfs propagation {}", quote(value));
+        let hint = did_you_mean(value, KNOWN)
+            .unwrap_or_else(|| "known are shared, slave, private, unbindable".into());
+        findings.push(Finding::error("/linux/rootfsPropagation", message).hint(hint));
+    }
+}
+
+pub fn restricted_paths(linux: &Linux, findings: &mut Findings) {
+    let inherited = namespace(Some(linux), LinuxNamespaceType::Mount) == Origin::Inherited;
+    for (key, paths) in [
+        ("maskedPaths", linux.masked_paths()),
+        ("readonlyPaths", linux.readonly_paths()),
+    ] {
+        let paths = paths.as_deref().unwrap_or_default();
+        if inherited && !paths.is_empty() {
+            let message = "hiding paths needs a mount namespace: they would be hidden on the host";
+            let hint = "add {\"type\": \"mount\"} to /linux/namespaces";
+            findings.push(Finding::error(format!("/linux/{key}"), message).hint(hint));
+        }
+        for (i, path) in paths.iter().enumerate() {
+            absolute(Path::new(path), || format!("/linux/{key}/{i}"), findings);
+        }
+    }
+}
+
+/// The label becomes a quoted mount option.
+pub fn label(linux: &Linux, findings: &mut Findings) {
+    if let Some(label) = linux.mount_label()
+        && label.contains(|c: char| c == '"' || c.is_control())
+    {
+        let message = format!("{} has a quote or a control character", quote(label));
+        findings.push(Finding::error("/linux/mountLabel", message));
+    }
+}

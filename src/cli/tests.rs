@@ -1,0 +1,410 @@
+use std::path::{Path, PathBuf};
+
+use clap::FromArgMatches;
+
+use super::*;
+use crate::commands::exec::User;
+use crate::commands::{Rootless, create, delete, exec, kill, list, ps, run, spec, state};
+use crate::log::{Format, Level};
+
+/// The words of a line, split at blanks.
+fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
+
+fn parse_line(line: &str) -> Result<(&'static str, ArgMatches, Global, Said)> {
+    let mut said = Said::default();
+    match parse(words(line).into_iter(), &mut said)? {
+        Invocation::Run {
+            command,
+            matches,
+            global,
+        } => Ok((command.name, matches, global, said)),
+        Invocation::Print(text) => panic!("{line}: printed {text}"),
+    }
+}
+
+#[track_caller]
+fn args<A: FromArgMatches>(line: &str) -> A {
+    match parse_line(line) {
+        Ok((_, mut matches, ..)) => A::from_arg_matches_mut(&mut matches).unwrap(),
+        Err(error) => panic!("{line}: {error}"),
+    }
+}
+
+fn printed(line: &str) -> String {
+    match parse(words(line).into_iter(), &mut Said::default()) {
+        Ok(Invocation::Print(text)) => text,
+        Ok(Invocation::Run { command, .. }) => panic!("{line}: ran {}", command.name),
+        Err(error) => panic!("{line}: {error}"),
+    }
+}
+
+fn some_path(path: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(path))
+}
+
+fn plain_create() -> create::Args {
+    args("create c")
+}
+
+/// What engines really call (docs: the exact argv of containerd, conmon, buildkit, podman, CRI-O).
+#[test]
+fn engines_create() {
+    let containerd = "--root /run/containerd/runc/k8s.io --log /b/log.json --log-format json \
+        create --bundle /b --pid-file /b/init.pid --console-socket /s --no-pivot --no-new-keyring c";
+    let (name, _, global, said) = parse_line(containerd).unwrap();
+    assert_eq!(name, "create");
+    assert_eq!(global.root, Path::new("/run/containerd/runc/k8s.io"));
+    assert!(global.root_given);
+    assert_eq!(said.log, some_path("/b/log.json"));
+    assert_eq!(said.log_format, Format::Json);
+    assert_eq!(said.log_level(), Level::Error);
+    let mut expected = create::Args {
+        bundle: "/b".into(),
+        pid_file: some_path("/b/init.pid"),
+        console_socket: some_path("/s"),
+        no_pivot: true,
+        no_new_keyring: true,
+        ..plain_create()
+    };
+    assert_eq!(args::<create::Args>(containerd), expected);
+
+    let conmon = "--systemd-cgroup --log-format=json --log /l --root=/r create --bundle /b \
+        --pid-file /p --preserve-fds 2 c";
+    let (.., global, said) = parse_line(conmon).unwrap();
+    assert_eq!(global.root, Path::new("/r"));
+    assert!(global.driver().is_err());
+    assert_eq!(said.log_format, Format::Json);
+    expected = create::Args {
+        bundle: "/b".into(),
+        pid_file: some_path("/p"),
+        preserve_fds: 2,
+        ..plain_create()
+    };
+    assert_eq!(args::<create::Args>(conmon), expected);
+
+    let (.., global, _) = parse_line("--cgroup-manager disabled create c").unwrap();
+    assert!(global.driver().is_err());
+}
+
+#[test]
+fn engines_exec() {
+    let detached: exec::Args =
+        args("exec --process /f --console-socket /s --detach --pid-file /b/1.pid c");
+    assert_eq!(detached.process, some_path("/f"));
+    assert_eq!(detached.console_socket, some_path("/s"));
+    assert_eq!(detached.pid_file, some_path("/b/1.pid"));
+    assert!(detached.detach);
+    assert_eq!(detached.id, "c");
+    assert!(detached.program.is_empty());
+    assert_eq!(
+        args::<exec::Args>("exec --pid-file /b/1.pid --process /f --console-socket /s --detach c"),
+        detached
+    );
+}
+
+#[test]
+fn engines_the_rest() {
+    for (line, all, number) in [
+        ("kill c", false, 15),
+        ("kill c 9", false, 9),
+        ("kill c KILL", false, 9),
+        ("kill --all c 9", true, 9),
+        ("kill -a c SIGTERM", true, 15),
+        ("kill c 9 --all", true, 9),
+        ("kill c -a", true, 15),
+        ("kill c rtmin+1", false, 35),
+    ] {
+        let kill: kill::Args = args(line);
+        assert_eq!((kill.all, kill.signal.number()), (all, number), "{line}");
+        assert_eq!(kill.id, "c", "{line}");
+    }
+    for (line, force) in [
+        ("delete c", false),
+        ("delete --force c", true),
+        ("delete c -f", true),
+    ] {
+        assert_eq!(args::<delete::Args>(line).force, force, "{line}");
+    }
+    for line in ["start c", "pause c", "resume c", "state c"] {
+        assert_eq!(args::<state::Args>(line).id, "c", "{line}");
+    }
+    let json: ps::Args = args("ps --format json c");
+    assert_eq!(json.format, list::Format::Json);
+    assert!(json.ps_args.is_empty());
+    let forwarded: ps::Args = args("ps c -e -o pid,cmd --help -- x");
+    assert_eq!(
+        forwarded.ps_args,
+        ["-e", "-o", "pid,cmd", "--help", "--", "x"]
+    );
+    assert_eq!(parse_line("features").unwrap().0, "features");
+    let buildkit: run::Args = args("run --bundle /b --no-pivot --keep c");
+    assert!(buildkit.keep && buildkit.create.no_pivot && !buildkit.detach);
+}
+
+#[test]
+fn every_option_of_every_command() {
+    let create: create::Args = args(
+        "create -b /b --console-socket /c --pidfd-socket /d --pid-file /p --no-pivot \
+         --no-new-keyring --preserve-fds 3 --overlay=/upper --lower /1 --lower=/2 c",
+    );
+    assert_eq!(
+        create,
+        create::Args {
+            bundle: "/b".into(),
+            console_socket: some_path("/c"),
+            pidfd_socket: some_path("/d"),
+            pid_file: some_path("/p"),
+            no_pivot: true,
+            no_new_keyring: true,
+            preserve_fds: 3,
+            overlay: Some("/upper".into()),
+            lower: vec!["/1".into(), "/2".into()],
+            id: "c".into(),
+        }
+    );
+    assert_eq!(
+        args::<run::Args>("run -d --keep --no-subreaper --overlay c"),
+        run::Args {
+            create: create::Args {
+                overlay: Some("tmpfs".into()),
+                ..plain_create()
+            },
+            detach: true,
+            keep: true,
+            no_subreaper: true,
+        }
+    );
+    assert_eq!(
+        args::<exec::Args>(
+            "exec -p /f --console-socket /c --pidfd-socket /d --cwd /w -e A=1 --env B=x=y -t \
+             -u 1:2 -g 3 --additional-gids 4 -d --pid-file /p --process-label l --apparmor a \
+             --no-new-privs -c CAP_KILL --cap CAP_CHOWN --preserve-fds 1 --cgroup x --ignore-paused \
+             c sh -c x"
+        ),
+        exec::Args {
+            process: some_path("/f"),
+            console_socket: some_path("/c"),
+            pidfd_socket: some_path("/d"),
+            cwd: Some("/w".into()),
+            env: vec!["A=1".into(), "B=x=y".into()],
+            tty: true,
+            user: Some(User {
+                uid: 1,
+                gid: Some(2)
+            }),
+            additional_gids: vec![3, 4],
+            detach: true,
+            pid_file: some_path("/p"),
+            process_label: Some("l".into()),
+            apparmor: Some("a".into()),
+            no_new_privs: true,
+            cap: vec!["CAP_KILL".into(), "CAP_CHOWN".into()],
+            preserve_fds: 1,
+            cgroup: vec!["x".into()],
+            ignore_paused: true,
+            id: "c".into(),
+            program: vec!["sh".into(), "-c".into(), "x".into()],
+        }
+    );
+    let list: list::Args = args("list -f json -q");
+    assert!(list.quiet && list.format == list::Format::Json);
+    let spec: spec::Args = args("spec -b /b --rootless");
+    assert!(spec.rootless && spec.bundle == Path::new("/b"));
+}
+
+#[test]
+fn what_a_later_version_brings_is_refused_by_its_option() {
+    for line in [
+        "create --pidfd-socket /s c",
+        "create --no-pivot c",
+        "create --no-new-keyring c",
+    ] {
+        let error = args::<create::Args>(line).refuse_later().unwrap_err();
+        let option = line.split(' ').nth(1).unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!("option {option} is not available in this version")
+        );
+    }
+    for line in ["run --keep c", "run --no-subreaper c", "run --no-pivot c"] {
+        assert!(args::<run::Args>(line).refuse_later().is_err(), "{line}");
+    }
+    for line in [
+        "exec --pidfd-socket /s c x",
+        "exec --process-label l c x",
+        "exec --apparmor a c x",
+        "exec --cgroup / c x",
+        "exec --ignore-paused c x",
+    ] {
+        assert!(args::<exec::Args>(line).refuse_later().is_err(), "{line}");
+    }
+    args::<run::Args>("run -d --overlay --lower /x --preserve-fds 1 c")
+        .refuse_later()
+        .unwrap();
+    args::<exec::Args>("exec -t -u 1 -e A=B --cwd / -c CAP_KILL -d c x")
+        .refuse_later()
+        .unwrap();
+}
+
+#[test]
+fn spellings_of_one_option() {
+    for line in [
+        "run -b /x c",
+        "run -b=/x c",
+        "run -b/x c",
+        "run --bundle /x c",
+        "run --bundle=/x c",
+        "run -bundle /x c",
+        "run -bundle=/x c",
+        "run c -b /x",
+        "run c --bundle=/x",
+        "run --bundle=/first --bundle /x c",
+        "run -b /x -- c",
+    ] {
+        assert_eq!(
+            args::<run::Args>(line).create.bundle,
+            Path::new("/x"),
+            "{line}"
+        );
+    }
+    for (line, detach) in [
+        ("run c", false),
+        ("run -d c", true),
+        ("run -detach c", true),
+        ("run -no-subreaper -d c", true),
+        ("run --detach=true c", true),
+        ("run --detach=1 c", true),
+        ("run -d=T c", true),
+        ("run -d=false c", false),
+        ("run --detach=false c", false),
+        ("run --detach --detach=false c", false),
+        ("run --detach=false -d c", true),
+    ] {
+        assert_eq!(args::<run::Args>(line).detach, detach, "{line}");
+    }
+    assert!(args::<run::Args>("run -no-subreaper c").no_subreaper);
+    assert!(args::<run::Args>("run -no-subreaper=true c").no_subreaper);
+    // A row of flags, and one that ends with a value.
+    let exec: exec::Args = args("exec -tdu 5 c x");
+    assert!(exec.tty && exec.detach && exec.user.is_some());
+    let exec: exec::Args = args("exec -tu5 c x");
+    assert!(exec.tty && exec.user.is_some());
+    // The word is an option's name: not -c with "ap", as Go reads it.
+    assert_eq!(
+        args::<exec::Args>("exec -cap CAP_KILL c x").cap,
+        ["CAP_KILL"]
+    );
+    assert_eq!(args::<exec::Args>("exec -cCAP_KILL c x").cap, ["CAP_KILL"]);
+}
+
+#[test]
+fn values_may_look_like_options() {
+    assert_eq!(args::<exec::Args>("exec --env -x=1 c y").env, ["-x=1"]);
+    assert_eq!(args::<exec::Args>("exec -e --tty c y").env, ["--tty"]);
+    assert!(!args::<exec::Args>("exec -e --tty c y").tty);
+    assert_eq!(args::<state::Args>("state -- -c").id, "-c");
+}
+
+#[test]
+fn execs_program_keeps_its_words() {
+    for (line, tty, program) in [
+        ("exec c sh", false, &["sh"][..]),
+        ("exec c sh -t --debug", false, &["sh", "-t", "--debug"]),
+        ("exec -t c sh -h", true, &["sh", "-h"]),
+        ("exec c -t sh -t", true, &["sh", "-t"]),
+        ("exec c -- -odd -t", false, &["-odd", "-t"]),
+        ("exec c sh -- x", false, &["sh", "--", "x"]),
+        ("exec -- c -t", false, &["-t"]),
+        ("exec -p /f c", false, &[]),
+    ] {
+        let exec: exec::Args = args(line);
+        assert_eq!((exec.tty, exec.id.as_str()), (tty, "c"), "{line}");
+        assert_eq!(exec.program, program, "{line}");
+    }
+}
+
+#[test]
+fn overlay_takes_its_value_only_after_an_equals_sign() {
+    for (line, overlay) in [
+        ("run c", None),
+        ("run --overlay c", Some("tmpfs")),
+        ("run c --overlay", Some("tmpfs")),
+        ("run --overlay=tmpfs:size=64m c", Some("tmpfs:size=64m")),
+        ("run -overlay=/dir c", Some("/dir")),
+    ] {
+        let run: run::Args = args(line);
+        assert_eq!(run.create.overlay.as_deref(), overlay, "{line}");
+        assert_eq!(run.create.id, "c", "{line}");
+    }
+}
+
+#[test]
+fn global_options() {
+    let (.., global, said) = parse_line("--debug -root /x -rootless=false list").unwrap();
+    assert_eq!(global.root, Path::new("/x"));
+    assert_eq!(global.rootless, Rootless::False);
+    assert_eq!(said.log_level(), Level::Debug);
+    for (line, level) in [
+        ("list", Level::Error),
+        ("--log-level warning list", Level::Warning),
+        ("--log-level=info list", Level::Info),
+        ("--debug=false list", Level::Error),
+        ("list --debug", Level::Debug),
+    ] {
+        assert_eq!(parse_line(line).unwrap().3.log_level(), level, "{line}");
+    }
+    for (line, refused) in [
+        ("list", false),
+        ("--systemd-cgroup list", true),
+        ("--cgroup-manager=systemd list", true),
+        ("--cgroup-manager disabled list", true),
+        ("--systemd-cgroup --cgroup-manager cgroupfs list", false),
+        ("--systemd-cgroup=false list", false),
+    ] {
+        let (_, _, global, _) = parse_line(line).unwrap();
+        assert_eq!(global.driver().is_err(), refused, "{line}");
+    }
+    for (line, rootless) in [
+        ("list", Rootless::Auto),
+        ("--rootless auto list", Rootless::Auto),
+        ("--rootless true list", Rootless::True),
+        ("--rootless=1 list", Rootless::True),
+    ] {
+        assert_eq!(parse_line(line).unwrap().2.rootless, rootless, "{line}");
+    }
+    let (.., global, said) = parse_line("--log= --root= list").unwrap();
+    assert_eq!(said.log, None);
+    assert!(!global.root_given);
+}
+
+#[test]
+fn help_and_version() {
+    for line in [
+        "--version",
+        "-v",
+        "-version",
+        "--debug -v",
+        "-v --no-such-option",
+    ] {
+        let version = printed(line);
+        assert!(version.starts_with("husk version "), "{line}");
+        assert!(version.contains("\ncommit: "), "{line}");
+        assert!(version.ends_with("\nspec: 1.3.0\n"), "{line}");
+    }
+    for line in ["", "--help", "-h", "help", "--debug"] {
+        assert!(printed(line).contains("Commands:"), "{line}");
+    }
+    for line in [
+        "create --help",
+        "create -h",
+        "help create",
+        "--help create",
+        "create x -h",
+    ] {
+        assert!(printed(line).contains("Usage: husk create "), "{line}");
+    }
+}
+
+mod refused;

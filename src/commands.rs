@@ -1,0 +1,223 @@
+//! The commands, one file each: an `Args` structure and a `run()`.
+
+use std::io::{self, Write as _};
+
+use clap::{ArgMatches, Args as _, FromArgMatches as _};
+
+use crate::error::{Error, Result, Step};
+use crate::process::program::Passed;
+use crate::process::protect;
+use crate::sys::fd;
+
+mod global;
+pub use global::{Driver, Global, Rootless};
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod features;
+pub mod kill;
+pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod resume;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+
+/// The release of the runtime specification that configs are read by.
+pub const SPEC_VERSION: &str = "1.3.0";
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Given by the build; a source tarball has none.
+pub const COMMIT: &str = match option_env!("HUSK_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// What the command line needs to know of a command.
+pub struct Command {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub tail: Tail,
+    /// Exit status when `run` fails; what is wrong on the command line is always 1.
+    pub failure: u8,
+    augment: fn(clap::Command) -> clap::Command,
+    run: fn(&mut ArgMatches, &Global) -> anyhow::Result<u8>,
+}
+
+/// What may follow the container's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// Options, as before it.
+    Options,
+    /// Options, then a program: from its first word on, everything is the program's.
+    Program,
+    /// Words for another program, whatever they look like.
+    Verbatim,
+}
+
+impl Command {
+    /// The definition of this one command, not built yet.
+    pub fn definition(&self) -> clap::Command {
+        (self.augment)(clap::Command::new(self.name))
+            .about(self.about)
+            .long_about(None)
+            .no_binary_name(true)
+            .args_override_self(true)
+            .disable_help_flag(true)
+    }
+
+    pub fn run(&self, matches: &mut ArgMatches, global: &Global) -> anyhow::Result<u8> {
+        (self.run)(matches, global)
+    }
+}
+
+macro_rules! command {
+    ($module:ident, $tail:expr, $failure:literal, $about:literal) => {
+        Command {
+            name: stringify!($module),
+            about: $about,
+            tail: $tail,
+            failure: $failure,
+            augment: $module::Args::augment_args,
+            run: |matches, global| {
+                $module::run($module::Args::from_arg_matches_mut(matches)?, global)
+            },
+        }
+    };
+}
+
+/// In the order of `--help`.
+pub static ALL: &[Command] = &[
+    command!(
+        run,
+        Tail::Options,
+        1,
+        "Create a container, start it and wait for its end"
+    ),
+    command!(
+        create,
+        Tail::Options,
+        1,
+        "Make a container from a bundle, ready to be started"
+    ),
+    command!(
+        start,
+        Tail::Options,
+        1,
+        "Start the program of a created container"
+    ),
+    command!(
+        state,
+        Tail::Options,
+        1,
+        "Print the state of a container as JSON"
+    ),
+    command!(
+        kill,
+        Tail::Options,
+        1,
+        "Send a signal to a container's first process"
+    ),
+    command!(
+        delete,
+        Tail::Options,
+        1,
+        "Remove a stopped container and all that belongs to it"
+    ),
+    command!(
+        exec,
+        Tail::Program,
+        255,
+        "Run one more program in a running container"
+    ),
+    command!(list, Tail::Options, 1, "List the containers under --root"),
+    command!(ps, Tail::Verbatim, 1, "List the processes of a container"),
+    command!(
+        pause,
+        Tail::Options,
+        1,
+        "Freeze all processes of a container"
+    ),
+    command!(resume, Tail::Options, 1, "Let a paused container go on"),
+    command!(spec, Tail::Options, 1, "Write a config.json to start from"),
+    command!(
+        features,
+        Tail::Options,
+        1,
+        "Print what this runtime supports as JSON"
+    ),
+];
+
+/// Commands of runc that a later version brings. checkpoint and restore are not among
+/// them: podman asks for their help text to find out whether they exist.
+pub const LATER: &[&str] = &["update", "events"];
+
+/// Refuses the options of this list that were given: to ignore one in silence would make
+/// the caller believe that it worked.
+fn refuse(given: &[(&str, bool)]) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Error::new(format!(
+            "option {option} is not available in this version"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A number of descriptors.
+fn parse_count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "want a number".into())
+}
+
+/// For the commands that put a process into a container, before anything else: takes count of what it
+/// is to get, drops every other descriptor that the caller left open, and moves husk out of reach.
+fn enter_container(preserved: u32) -> Result<Passed> {
+    let listening = std::env::var("LISTEN_FDS").ok();
+    let passed = Passed {
+        preserved,
+        listening: listening.and_then(|count| count.parse().ok()).unwrap_or(0),
+    };
+    let first = 3u32
+        .checked_add(preserved)
+        .and_then(|first| first.checked_add(passed.listening))
+        .filter(|&first| first <= i32::MAX as u32)
+        .ok_or_else(|| {
+            Error::new("--preserve-fds")
+                .on(preserved)
+                .because("too many")
+        })?;
+    for number in 3..first {
+        if !fd::is_open(number) {
+            return Err(Error::new("--preserve-fds")
+                .on(preserved)
+                .because(format!("descriptor {number} is not open")));
+        }
+    }
+    fd::cloexec_from(first).step("close", "descriptors of the caller")?;
+    protect::run_protected()?;
+    Ok(passed)
+}
+
+/// Writes to standard output, where engines expect this text and nothing else. Returns exit status 0.
+pub fn print(text: &str) -> Result<u8> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map(|()| 0)
+        .step("write", "standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_sound() {
+        for command in ALL {
+            command.definition().debug_assert();
+            assert!(!command.about.ends_with('.'));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use super::{Global, create};
+use crate::container::Container;
+use crate::container::create::{Created, create};
+use crate::error::Result;
+use crate::process::foreground::{self, Signals};
+use crate::sys::prctl;
+use std::os::fd::AsFd;
+
+#[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
+#[group(skip)]
+pub struct Args {
+    #[command(flatten)]
+    pub create: create::Args,
+    /// Return once the program runs, instead of waiting for its end
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keep the stopped container until it is deleted
+    #[arg(long)]
+    pub keep: bool,
+    /// Leave orphaned processes of the container to the system's reaper
+    #[arg(long)]
+    pub no_subreaper: bool,
+}
+
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
+    args.create.refuse_later()?;
+    global.driver()?;
+    let passed = super::enter_container(args.create.preserve_fds)?;
+    let request = args.create.request(global, passed, !args.detach);
+    if args.detach {
+        let created = create(&request)?;
+        start(&args, global, created)?;
+        return Ok(0);
+    }
+    let signals = Signals::hold()?;
+    if !args.no_subreaper {
+        // What the program leaves behind is reaped here, as by an init.
+        prctl::set_child_subreaper().map_err(|errno| {
+            crate::error::Error::new("become reaper of the container").errno(errno)
+        })?;
+    }
+    let mut created = create(&request)?;
+    let terminal = created.terminal.take();
+    let created = start(&args, global, created)?;
+    let ended = foreground::attend(&signals, created.pid, created.pidfd.as_fd(), terminal);
+    if !args.keep {
+        Container::delete(&global.root, &args.create.id, true)?;
+    }
+    Ok(ended?.status())
+}
+
+/// A container that can't be started is of no use to anybody.
+fn start(args: &Args, global: &Global, created: Created) -> Result<Created> {
+    let id = &args.create.id;
+    match Container::start(&global.root, id) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            if !args.keep {
+                Container::delete(&global.root, id, true)?;
+            }
+            Err(error)
+        }
+    }
+}

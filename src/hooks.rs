@@ -1,0 +1,318 @@
+//! Hooks: programs of the bundle that run at fixed points of a container's life.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
+use oci_spec::runtime as oci;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, Step};
+use crate::signal::Signal;
+use crate::sys;
+
+/// How much of a failing hook's words are shown.
+const WORDS: u64 = 1024;
+
+/// When hooks run, runtime-spec's config.md, "POSIX-platform Hooks".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl Point {
+    pub fn name(self) -> &'static str {
+        match self {
+            Point::Prestart => "prestart",
+            Point::CreateRuntime => "createRuntime",
+            Point::CreateContainer => "createContainer",
+            Point::StartContainer => "startContainer",
+            Point::Poststart => "poststart",
+            Point::Poststop => "poststop",
+        }
+    }
+}
+
+/// One hook, as it is kept in the record, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    path: PathBuf,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    args: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    env: Vec<String>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout: Option<u64>,
+}
+
+impl From<&oci::Hook> for Hook {
+    fn from(hook: &oci::Hook) -> Hook {
+        Hook {
+            path: hook.path().clone(),
+            args: hook.args().clone().unwrap_or_default(),
+            env: hook.env().clone().unwrap_or_default(),
+            timeout: hook
+                .timeout()
+                .and_then(|seconds| u64::try_from(seconds).ok()),
+        }
+    }
+}
+
+/// The container that hooks are told about, runtime-spec's runtime.md, "State".
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    pub version: String,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Subject {
+    /// The state as JSON; the pid as the reader sees it.
+    pub fn json(&self, status: &str, pid: Option<Pid>) -> String {
+        let mut state = serde_json::json!({
+            "ociVersion": self.version,
+            "id": self.id,
+            "status": status,
+            "bundle": self.bundle,
+        });
+        if let Some(pid) = pid {
+            state["pid"] = pid.as_raw().into();
+        }
+        if !self.annotations.is_empty() {
+            state["annotations"] = serde_json::json!(self.annotations);
+        }
+        state.to_string()
+    }
+}
+
+/// The hooks of one point, in their order.
+pub fn of(listed: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
+    listed.into_iter().flatten().map(Hook::from).collect()
+}
+
+/// Runs the hooks one after the other, with `state` on their standard input.
+///
+/// # Errors
+/// The first failure, with what the hook wrote; later hooks don't run.
+pub fn run(point: Point, hooks: &[Hook], state: &str, directory: Option<&Path>) -> Result<()> {
+    for (index, hook) in hooks.iter().enumerate() {
+        run_one(point, index, hook, state, directory)?;
+    }
+    Ok(())
+}
+
+/// Runs all hooks; failures are handed to `report` and don't stop the others (poststop).
+pub fn run_all(
+    point: Point,
+    hooks: &[Hook],
+    state: &str,
+    directory: Option<&Path>,
+    mut report: impl FnMut(Error),
+) {
+    for (index, hook) in hooks.iter().enumerate() {
+        if let Err(error) = run_one(point, index, hook, state, directory) {
+            report(error);
+        }
+    }
+}
+
+fn run_one(
+    point: Point,
+    index: usize,
+    hook: &Hook,
+    state: &str,
+    directory: Option<&Path>,
+) -> Result<()> {
+    let pointer = format!("/hooks/{}/{index}", point.name());
+    let fail = || {
+        Error::new(format!("error running {} hook #{index}:", point.name()))
+            .on(hook.path.display())
+            .at(&pointer)
+    };
+    // Files rather than pipes: a hook that doesn't read, or writes much, can't block anybody.
+    let input = memory_file(state).or_fail(|errno| fail().errno(errno))?;
+    let output = memory_file("").or_fail(|errno| fail().errno(errno))?;
+    let (stdout, stderr) = (output.try_clone(), output.try_clone());
+    let mut command = Command::new(&hook.path);
+    command
+        .env_clear()
+        .envs(hook.env.iter().map(|entry| match entry.split_once('=') {
+            Some(pair) => pair,
+            None => (entry.as_str(), ""),
+        }))
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(stdout.or_fail(|errno| fail().errno(errno))?))
+        .stderr(Stdio::from(stderr.or_fail(|errno| fail().errno(errno))?))
+        .process_group(0);
+    if let Some(name) = hook.args.first() {
+        command.arg0(name).args(&hook.args[1..]);
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
+    }
+    let child = command.spawn().or_fail(|errno| {
+        let error = fail().errno(errno);
+        match errno {
+            Errno::ENOENT if hook.path.exists() => {
+                error.hint("the interpreter in its #! line, or its ELF loader, is missing")
+            }
+            Errno::EACCES => error.hint(format!("chmod +x {}", hook.path.display())),
+            Errno::ENOEXEC => error.hint("a script needs a #! line"),
+            _ => error,
+        }
+    })?;
+    match wait(child, hook.timeout).or_fail(|errno| fail().errno(errno))? {
+        Some(status) if status.success() => Ok(()),
+        ended => {
+            let reason = match (ended, hook.timeout) {
+                (Some(status), _) => describe(status),
+                (None, seconds) => format!("killed after {} s", seconds.unwrap_or(0)),
+            };
+            Err(match last_words(output) {
+                Some(words) => fail().because(format!("{reason}: {words}")),
+                None => fail().because(reason),
+            })
+        }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(number)) => format!("killed by {}", Signal::from_number(number)),
+        (None, None) => "ended without a status".into(),
+    }
+}
+
+fn memory_file(content: &str) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create(c"hook", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content.as_bytes())?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// Waits for the end; `None` when the time was up and the hook, with all that it started, was killed.
+fn wait(mut child: Child, seconds: Option<u64>) -> std::io::Result<Option<ExitStatus>> {
+    let Some(seconds) = seconds else {
+        return child.wait().map(Some);
+    };
+    let pid = Pid::from_raw(child.id() as i32);
+    let pidfd = sys::process::pidfd_open(pid)?;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let timeout = PollTimeout::try_from(left.min(std::time::Duration::from_secs(3600)))
+            .unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if left.is_zero() => break,
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return child.wait().map(Some),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    killpg(pid, nix::sys::signal::SIGKILL)?;
+    child.wait().map(|_| None)
+}
+
+/// The end of what the hook wrote, on one line.
+fn last_words(mut output: File) -> Option<String> {
+    let length = output.metadata().ok()?.len();
+    output
+        .seek(SeekFrom::Start(length.saturating_sub(WORDS)))
+        .ok()?;
+    let mut bytes = Vec::new();
+    output.read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let words = text.trim().lines().collect::<Vec<_>>().join("; ");
+    (!words.is_empty()).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, timeout: Option<u64>) -> Hook {
+        Hook {
+            path: "/bin/sh".into(),
+            args: vec!["hook".into(), "-c".into(), script.into()],
+            env: vec!["A=b".into()],
+            timeout,
+        }
+    }
+
+    fn run_script(script: &str, timeout: Option<u64>) -> Result<()> {
+        run(
+            Point::Prestart,
+            &[shell(script, timeout)],
+            r#"{"id":"x"}"#,
+            Some(Path::new("/")),
+        )
+    }
+
+    #[test]
+    fn gets_state_environment_and_name() {
+        run_script(
+            r#"[ "$(cat)" = '{"id":"x"}' ] && [ "$A" = b ] && [ "$0" = hook ] && [ "$PWD" = / ] && [ -z "$HOME" ]"#,
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_failure_tells_status_and_words() {
+        let error = run_script("echo out; echo no such gadget >&2; exit 3", None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "error running prestart hook #0: /bin/sh (/hooks/prestart/0): \
+             exit status 3: out; no such gadget"
+        );
+        let error = run_script("kill -9 $$", None).unwrap_err();
+        assert!(error.to_string().ends_with("killed by SIGKILL"), "{error}");
+    }
+
+    #[test]
+    fn a_late_hook_is_killed_with_its_children() {
+        let begin = std::time::Instant::now();
+        let marker = std::env::temp_dir().join(format!("husk-hook-{}", std::process::id()));
+        let script = format!("(sleep 3; touch {}) & sleep 30", marker.display());
+        let error = run_script(&script, Some(1)).unwrap_err();
+        assert!(error.to_string().ends_with("killed after 1 s"), "{error}");
+        assert!(begin.elapsed().as_secs() < 3);
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        assert!(!marker.exists());
+    }
+
+    #[test]
+    fn much_output_and_unread_input_block_nobody() {
+        run_script("head -c 3000000 /dev/zero", Some(20)).unwrap();
+    }
+
+    #[test]
+    fn the_first_failure_ends_the_list_but_for_poststop() {
+        let hooks = [shell("exit 1", None), shell("exit 2", None)];
+        let first = run(Point::CreateRuntime, &hooks, "", None).unwrap_err();
+        assert_eq!(first.pointer(), Some("/hooks/createRuntime/0"));
+        let mut reports = Vec::new();
+        run_all(Point::Poststop, &hooks, "", None, |error| {
+            reports.push(error.to_string());
+        });
+        assert_eq!(reports.len(), 2);
+    }
+}

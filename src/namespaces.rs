@@ -1,0 +1,422 @@
+//! The namespaces of a container: made, joined by path, or shared with the caller.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, fstat, stat};
+use nix::unistd::{Gid, Pid, Uid};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
+
+use crate::error::{Error, Result, Step};
+use crate::sys;
+
+/// Where one kind of namespace comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    New,
+    Joined,
+    Inherited,
+}
+
+#[derive(Debug)]
+struct Joined {
+    kind: CloneFlags,
+    namespace: OwnedFd,
+    path: String,
+    pointer: String,
+}
+
+impl Joined {
+    fn enter(&self) -> nix::Result<()> {
+        setns(&self.namespace, self.kind)
+    }
+
+    fn error(&self, errno: Errno) -> Error {
+        Error::new("join namespace")
+            .on(&self.path)
+            .at(&self.pointer)
+            .errno(errno)
+    }
+}
+
+/// All namespaces of a container; those to be joined are open and of the right type.
+#[derive(Debug)]
+pub struct Plan {
+    new: CloneFlags,
+    joined: Vec<Joined>,
+    uid_map: String,
+    gid_map: String,
+    root_is_mapped: bool,
+    /// Lines for /proc/self/timens_offsets.
+    offsets: String,
+}
+
+/// Names as in /proc/PID/ns and in config.json.
+const KINDS: &[(Type, CloneFlags, &str)] = &[
+    (Type::Pid, CloneFlags::CLONE_NEWPID, "pid"),
+    (Type::Network, CloneFlags::CLONE_NEWNET, "network"),
+    (Type::Mount, CloneFlags::CLONE_NEWNS, "mount"),
+    (Type::Ipc, CloneFlags::CLONE_NEWIPC, "ipc"),
+    (Type::Uts, CloneFlags::CLONE_NEWUTS, "uts"),
+    (Type::User, CloneFlags::CLONE_NEWUSER, "user"),
+    (Type::Cgroup, CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+    (Type::Time, NEWTIME, "time"),
+];
+
+/// Linux 5.6; it isn't among nix's flags as clone(2) can't take it.
+const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// nsfs ioctl, ioctl_ns(2).
+fn kind_of(namespace: &OwnedFd) -> nix::Result<CloneFlags> {
+    sys::fd::namespace_type(namespace.as_raw_fd()).map(CloneFlags::from_bits_retain)
+}
+
+impl Plan {
+    /// # Errors
+    /// For a path that can't be opened or is another kind of namespace.
+    pub fn open(linux: Option<&Linux>) -> Result<Plan> {
+        let mut plan = Plan {
+            new: CloneFlags::empty(),
+            joined: Vec::new(),
+            uid_map: String::new(),
+            gid_map: String::new(),
+            root_is_mapped: true,
+            offsets: String::new(),
+        };
+        let Some(linux) = linux else {
+            return Ok(plan);
+        };
+        for (index, entry) in linux.namespaces().iter().flatten().enumerate() {
+            let Some(&(_, kind, name)) = KINDS.iter().find(|(typ, ..)| *typ == entry.typ()) else {
+                continue;
+            };
+            let path = entry
+                .path()
+                .as_deref()
+                .filter(|path| !path.as_os_str().is_empty());
+            match path {
+                None => plan.new |= kind,
+                Some(path) => plan.join(index, kind, name, path)?,
+            }
+        }
+        // The mount namespace last: the paths of /proc are another's behind it.
+        plan.joined
+            .sort_by_key(|joined| joined.kind == CloneFlags::CLONE_NEWNS);
+        if plan.new.contains(CloneFlags::CLONE_NEWUSER) {
+            let uids = linux.uid_mappings().as_deref().unwrap_or_default();
+            let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+            plan.uid_map = map(uids);
+            plan.gid_map = map(gids);
+            plan.root_is_mapped = maps_root(uids) && maps_root(gids);
+        }
+        for (clock, offset) in linux.time_offsets().iter().flatten() {
+            let (seconds, nanoseconds) =
+                (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            plan.offsets += &format!("{clock} {seconds} {nanoseconds}\n");
+        }
+        Ok(plan)
+    }
+
+    fn join(&mut self, index: usize, kind: CloneFlags, name: &str, path: &Path) -> Result<()> {
+        let pointer = format!("/linux/namespaces/{index}/path");
+        let fail = || Error::new("open namespace").on(path.display()).at(&pointer);
+        // O_NONBLOCK: a fifo in its place mustn't hold husk up.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let namespace = open(path, flags, Mode::empty()).or_fail(|errno| fail().errno(errno))?;
+        match kind_of(&namespace) {
+            Ok(found) if found == kind => {}
+            Ok(found) => {
+                let found = KINDS
+                    .iter()
+                    .find(|(_, kind, _)| *kind == found)
+                    .map_or("unknown", |(.., name)| name);
+                return Err(fail()
+                    .because(format!("it is of type {found}, not {name}"))
+                    .errno(Errno::EINVAL));
+            }
+            Err(_) => {
+                return Err(fail().because("it is not a namespace").errno(Errno::EINVAL));
+            }
+        }
+        // setns(2) refuses to enter the user namespace that one is in.
+        if kind == CloneFlags::CLONE_NEWUSER {
+            let (Ok(theirs), Ok(ours)) = (fstat(&namespace), stat("/proc/self/ns/user")) else {
+                return Err(fail().errno(Errno::last()));
+            };
+            if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino) {
+                return Ok(());
+            }
+        }
+        self.joined.push(Joined {
+            kind,
+            namespace,
+            path: path.display().to_string(),
+            pointer,
+        });
+        Ok(())
+    }
+
+    pub fn origin(&self, kind: CloneFlags) -> Origin {
+        if self.new.contains(kind) {
+            Origin::New
+        } else if self.joins(kind) {
+            Origin::Joined
+        } else {
+            Origin::Inherited
+        }
+    }
+
+    fn joins(&self, kind: CloneFlags) -> bool {
+        self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// `CLONE_NEW*` of all namespaces in which container and caller differ.
+    pub fn own(&self) -> u64 {
+        let joined = self.joined.iter().map(|joined| joined.kind);
+        joined.fold(self.new, CloneFlags::union).bits() as u64
+    }
+
+    pub fn in_user_namespace(&self) -> bool {
+        self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
+    }
+
+    /// What clone3(2) makes. The cgroup namespace must be made by the process itself, to be rooted at
+    /// its own cgroup, and so must the time namespace, for its clocks to be set.
+    pub fn clone_flags(&self) -> u64 {
+        (self.new - CloneFlags::CLONE_NEWCGROUP - NEWTIME).bits() as u64
+    }
+
+    /// Whether a process in between is needed: new namespaces must belong to a user namespace that is
+    /// joined, and joining it would cost the caller its privileges.
+    pub fn needs_go_between(&self) -> bool {
+        self.joins(CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// For the parent, before clone3(2): its children will be in the pid namespace.
+    pub fn enter_pid(&self) -> Result<()> {
+        match self
+            .joined
+            .iter()
+            .find(|joined| joined.kind == CloneFlags::CLONE_NEWPID)
+        {
+            Some(joined) => joined.enter().or_fail(|errno| joined.error(errno)),
+            None => Ok(()),
+        }
+    }
+
+    /// For the process in between: everything that is joined, in an order in which the privileges
+    /// last. Namespaces of the joined user namespace are for its members, others for root.
+    pub fn enter_all(&self) -> Result<()> {
+        let (user, others): (Vec<_>, Vec<_>) = self
+            .joined
+            .iter()
+            .partition(|joined| joined.kind == CloneFlags::CLONE_NEWUSER);
+        let mut refused = Vec::new();
+        for joined in others {
+            match joined.enter() {
+                Err(Errno::EPERM) => refused.push(joined),
+                done => done.or_fail(|errno| joined.error(errno))?,
+            }
+        }
+        for joined in user.into_iter().chain(refused) {
+            joined.enter().or_fail(|errno| joined.error(errno))?;
+        }
+        Ok(())
+    }
+
+    /// For the container's process: joins what is not yet joined and makes what clone3(2) could not.
+    pub fn enter(&self) -> Result<()> {
+        if !self.needs_go_between() {
+            for joined in &self.joined {
+                if joined.kind != CloneFlags::CLONE_NEWPID {
+                    joined.enter().or_fail(|errno| joined.error(errno))?;
+                }
+            }
+        }
+        if self.new.contains(CloneFlags::CLONE_NEWCGROUP) {
+            unshare(CloneFlags::CLONE_NEWCGROUP).or_fail(|errno| {
+                Error::new("make cgroup namespace")
+                    .at("/linux/namespaces")
+                    .errno(errno)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it.
+    pub fn make_time(&self) -> Result<()> {
+        if !self.new.contains(NEWTIME) {
+            return Ok(());
+        }
+        let fail = |errno| {
+            Error::new("make time namespace")
+                .at("/linux/timeOffsets")
+                .errno(errno)
+        };
+        unshare(NEWTIME).or_fail(fail)?;
+        if !self.offsets.is_empty() {
+            write("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
+        }
+        let namespace = open(
+            "/proc/self/ns/time_for_children",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .or_fail(fail)?;
+        setns(&namespace, NEWTIME).or_fail(fail)
+    }
+
+    pub fn id_maps(&self) -> IdMaps {
+        IdMaps {
+            uid: self.uid_map.clone(),
+            gid: self.gid_map.clone(),
+        }
+    }
+
+    /// Which uid of the host `uid` is in a new user namespace; itself without one.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        if self.origin(CloneFlags::CLONE_NEWUSER) == Origin::Inherited {
+            return Some(uid);
+        }
+        self.uid_map.lines().find_map(|line| {
+            let mut numbers = line.split(' ').map_while(|word| word.parse::<u32>().ok());
+            let (inside, outside, size) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            let offset = uid.checked_sub(inside)?;
+            (offset < size).then(|| outside.saturating_add(offset))
+        })
+    }
+
+    /// Becomes root of the container's user namespace: what is made from now on is its, and files that
+    /// only its root may read can be.
+    pub fn become_root(&self) -> Result<()> {
+        if !self.in_user_namespace() || !self.root_is_mapped {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        nix::unistd::setresgid(gid, gid, gid)
+            .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
+            .or_fail(|errno| Error::new("become root of the user namespace").errno(errno))
+    }
+}
+
+/// The maps of a new user namespace, user_namespaces(7).
+#[derive(Debug)]
+pub struct IdMaps {
+    uid: String,
+    gid: String,
+}
+
+impl IdMaps {
+    /// Writes the maps of the user namespace that `pid`, not yet reaped, was born in.
+    pub fn write(&self, pid: Pid) -> Result<()> {
+        let fail = |file: &str, pointer: &str, errno| {
+            let error = Error::new("map ids")
+                .on(format!("/proc/{pid}/{file}"))
+                .at(pointer)
+                .errno(errno);
+            match errno {
+                Errno::EPERM => error.hint("only root may map other ids than its own"),
+                Errno::EINVAL => {
+                    error.hint("the mappings overlap, or a host id is not mapped here")
+                }
+                _ => error,
+            }
+        };
+        if !Uid::effective().is_root() {
+            // The condition for an ordinary user to map its group.
+            write(format!("/proc/{pid}/setgroups"), "deny")
+                .or_fail(|errno| fail("setgroups", "/linux/gidMappings", errno))?;
+        }
+        for (file, map, pointer) in [
+            ("gid_map", &self.gid, "/linux/gidMappings"),
+            ("uid_map", &self.uid, "/linux/uidMappings"),
+        ] {
+            write(format!("/proc/{pid}/{file}"), map)
+                .or_fail(|errno| fail(file, pointer, errno))?;
+        }
+        Ok(())
+    }
+}
+
+fn write(path: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    // One write(2): these files take no second one.
+    File::options()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+fn map(mappings: &[LinuxIdMapping]) -> String {
+    mappings
+        .iter()
+        .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
+        .collect()
+}
+
+fn maps_root(mappings: &[LinuxIdMapping]) -> bool {
+    mappings
+        .iter()
+        .any(|mapping| mapping.container_id() == 0 && mapping.size() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<Plan> {
+        let linux: Linux = serde_json::from_str(json).unwrap();
+        Plan::open(Some(&linux))
+    }
+
+    #[test]
+    fn cgroup_and_time_are_left_to_the_process_itself() {
+        let plan = plan(
+            r#"{"namespaces": [{"type": "pid"}, {"type": "cgroup"}, {"type": "time"}],
+                "timeOffsets": {"boottime": {"secs": -5}}}"#,
+        )
+        .unwrap();
+        assert_eq!(plan.clone_flags(), libc::CLONE_NEWPID as u64);
+        assert_eq!(plan.origin(NEWTIME), Origin::New);
+        assert_eq!(plan.origin(CloneFlags::CLONE_NEWNET), Origin::Inherited);
+        assert_eq!(plan.offsets, "boottime -5 0\n");
+    }
+
+    #[test]
+    fn the_wrong_type_is_an_error_that_says_so() {
+        let error =
+            plan(r#"{"namespaces": [{"type": "uts", "path": "/proc/self/ns/ipc"}]}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "open namespace /proc/self/ns/ipc (/linux/namespaces/0/path): \
+             it is of type ipc, not uts: invalid argument"
+        );
+        let error = plan(r#"{"namespaces": [{"type": "uts", "path": "/dev/null"}]}"#).unwrap_err();
+        assert!(error.to_string().contains("it is not a namespace"));
+    }
+
+    #[test]
+    fn the_own_user_namespace_is_not_joined_again() {
+        let plan =
+            plan(r#"{"namespaces": [{"type": "user", "path": "/proc/self/ns/user"}]}"#).unwrap();
+        assert!(!plan.in_user_namespace());
+    }
+
+    #[test]
+    fn maps_are_lines_of_three_numbers() {
+        let plan = plan(
+            r#"{"namespaces": [{"type": "user"}],
+                "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1},
+                                {"containerID": 1, "hostID": 100000, "size": 65536}],
+                "gidMappings": [{"containerID": 5, "hostID": 7, "size": 9}]}"#,
+        )
+        .unwrap();
+        assert_eq!(plan.uid_map, "0 1000 1\n1 100000 65536\n");
+        assert_eq!(plan.gid_map, "5 7 9\n");
+        assert!(!plan.root_is_mapped);
+    }
+}

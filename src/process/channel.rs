@@ -1,0 +1,168 @@
+//! The socket between husk and the process that becomes the container: a few typed messages.
+//!
+//! Its end tells that the other side is gone; nobody waits for what will never come.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result, Step};
+use crate::sys::socket;
+
+/// From the container's process to husk.
+#[derive(Debug)]
+pub enum Report {
+    /// The go-between made the process: its pid, and a pidfd of it.
+    Forked(Pid, OwnedFd),
+    /// Namespaces and mounts are there: hooks may run.
+    Mounted,
+    /// The master side of the terminal.
+    Terminal(OwnedFd),
+    /// Everything is set up but the program itself.
+    Ready,
+    Failed(Error),
+}
+
+/// From husk to the container's process: go on with the next step.
+const GO: &[u8] = b"g";
+
+/// An error with all its words fits; the kernel's limit for a message is far above.
+const LONGEST: usize = 64 * 1024;
+
+/// One end of the channel.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+fn lost(errno: Errno) -> Error {
+    Error::new("talk to the container's process").errno(errno)
+}
+
+impl Channel {
+    pub fn pair() -> Result<(Channel, Channel)> {
+        let (one, other) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .step("make socket", "for the container's process")?;
+        Ok((Channel { socket: one }, Channel { socket: other }))
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub fn report(&self, report: &Report) -> Result<()> {
+        let (bytes, fd) = match report {
+            Report::Forked(pid, pidfd) => (format!("f{pid}").into_bytes(), Some(pidfd.as_fd())),
+            Report::Mounted => (b"m".to_vec(), None),
+            Report::Terminal(master) => (b"t".to_vec(), Some(master.as_fd())),
+            Report::Ready => (b"r".to_vec(), None),
+            Report::Failed(error) => (failure(error), None),
+        };
+        socket::send(self.socket.as_fd(), &bytes, fd).or_fail(lost)
+    }
+
+    /// `None` when the process is gone.
+    pub fn next_report(&self) -> Result<Option<Report>> {
+        let mut buffer = vec![0; LONGEST];
+        let (length, fd) = match socket::receive(self.socket.as_fd(), &mut buffer) {
+            Err(Errno::ECONNRESET) => return Ok(None),
+            done => done.or_fail(lost)?,
+        };
+        let Some((tag, rest)) = buffer[..length].split_first() else {
+            return Ok(None);
+        };
+        match (tag, fd) {
+            (b'f', Some(pidfd)) => std::str::from_utf8(rest)
+                .ok()
+                .and_then(|digits| digits.parse().ok())
+                .map(|pid| Some(Report::Forked(Pid::from_raw(pid), pidfd)))
+                .ok_or_else(|| lost(Errno::EBADMSG)),
+            (b'm', None) => Ok(Some(Report::Mounted)),
+            (b't', Some(master)) => Ok(Some(Report::Terminal(master))),
+            (b'r', None) => Ok(Some(Report::Ready)),
+            (b'e', None) => Ok(Some(Report::Failed(read_failure(rest)))),
+            _ => Err(lost(Errno::EBADMSG)),
+        }
+    }
+
+    pub fn go(&self) -> Result<()> {
+        socket::send(self.socket.as_fd(), GO, None).or_fail(lost)
+    }
+
+    /// Waits for the next [`Channel::go`].
+    ///
+    /// # Errors
+    /// `EPIPE` when husk is gone: then there is nobody to report to.
+    pub fn wait(&self) -> Result<()> {
+        let mut buffer = [0; 8];
+        match socket::receive(self.socket.as_fd(), &mut buffer).or_fail(lost)? {
+            (0, _) => Err(lost(Errno::EPIPE)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A failure as bytes, for the channel and for `start`'s connection.
+pub fn failure(error: &Error) -> Vec<u8> {
+    let mut bytes = b"e".to_vec();
+    bytes.extend(serde_json::to_vec(error).unwrap_or_default());
+    bytes
+}
+
+fn read_failure(json: &[u8]) -> Error {
+    serde_json::from_slice(json).unwrap_or_else(|_| Error::new("set up the container"))
+}
+
+/// What `start` hears: nothing (the program runs), or why it doesn't.
+pub fn read_outcome(connection: BorrowedFd) -> Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    match socket::receive(connection, &mut buffer).or_fail(lost)? {
+        (0, _) => Ok(()),
+        (length, _) => Err(match buffer[..length].split_first() {
+            Some((b'e', json)) => read_failure(json),
+            _ => lost(Errno::EBADMSG),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_arrive_as_they_were_sent() {
+        let (husk, init) = Channel::pair().unwrap();
+        let error = Error::config("/process/cwd", "x".repeat(30_000)).errno(Errno::EACCES);
+        init.report(&Report::Mounted).unwrap();
+        init.report(&Report::Failed(error.clone())).unwrap();
+        init.report(&Report::Terminal(init.socket.try_clone().unwrap()))
+            .unwrap();
+        assert!(matches!(husk.next_report().unwrap(), Some(Report::Mounted)));
+        let Some(Report::Failed(received)) = husk.next_report().unwrap() else {
+            panic!("not a failure");
+        };
+        assert_eq!(received, error);
+        assert!(matches!(
+            husk.next_report().unwrap(),
+            Some(Report::Terminal(_))
+        ));
+    }
+
+    #[test]
+    fn the_end_is_seen_on_both_sides() {
+        let (husk, init) = Channel::pair().unwrap();
+        drop(init);
+        assert!(husk.next_report().unwrap().is_none());
+        assert_eq!(husk.go().unwrap_err().code(), Some(Errno::EPIPE));
+        let (husk, init) = Channel::pair().unwrap();
+        drop(husk);
+        assert_eq!(init.wait().unwrap_err().code(), Some(Errno::EPIPE));
+    }
+}

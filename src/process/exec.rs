@@ -1,0 +1,127 @@
+//! One more process in a running container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
+
+use super::channel::{self, Channel, Report};
+use super::program::{Prepared, Program, give_stdio};
+use super::{Process, enter_pid, leave_pid, no_process, terminal};
+use crate::error::{Error, Result, Step};
+use crate::rootfs::Rootfs;
+use crate::sys::process::{self as sys, Clone};
+use crate::sys::{self as system, tty};
+
+/// What is to be run, and where.
+#[derive(Debug)]
+pub struct Exec {
+    pub program: Program,
+    /// The container's first process.
+    pub init: OwnedFd,
+    /// `CLONE_NEW*` of the namespaces to enter.
+    pub namespaces: u64,
+    pub terminal: Option<Option<tty::Size>>,
+}
+
+/// Makes the process. It waits for [`Channel::go`] when it is ready, then its end of the channel is
+/// closed by the execution, or tells what failed.
+pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
+    let (channel, theirs) = Channel::pair()?;
+    let pid_namespace = || {
+        setns(&exec.init, CloneFlags::CLONE_NEWPID)
+            .or_fail(|errno| Error::new("enter pid namespace").errno(errno))
+    };
+    let ours = enter_pid(pid_namespace, exec.namespaces)?;
+    match sys::clone3(0, cgroup).or_fail(|errno| no_process(errno).at("/process"))? {
+        Clone::Child => {
+            drop(channel);
+            run(exec, theirs)
+        }
+        Clone::Parent { pid, pidfd } => {
+            leave_pid(ours)?;
+            Ok(Process {
+                pid,
+                pidfd,
+                channel,
+            })
+        }
+    }
+}
+
+fn run(exec: Exec, channel: Channel) -> ! {
+    let prepared = match enter(exec, &channel) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let _ = channel.report(&Report::Failed(error));
+            sys::exit(1)
+        }
+    };
+    if system::fd::close_but(3 + prepared.preserved(), &[channel.fd()]).is_err() {
+        sys::exit(1)
+    }
+    if channel
+        .report(&Report::Ready)
+        .and_then(|()| channel.wait())
+        .is_err()
+    {
+        sys::exit(1)
+    }
+    let error = prepared.execute();
+    let _ = system::socket::send(channel.fd(), &channel::failure(&error), None);
+    sys::exit(1)
+}
+
+fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
+    system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
+    // Inside, whoever may trace it could take what it has open (CVE-2016-9962).
+    system::prctl::set_dumpable(false).step("protect", "the process")?;
+    setsid().step("make", "session")?;
+    // One call for all: the kernel enters the user namespace first and checks the others by it.
+    let kinds = CloneFlags::from_bits_retain(exec.namespaces as i32);
+    if !kinds.is_empty() {
+        setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
+    }
+    drop(exec.init);
+    if kinds.contains(CloneFlags::CLONE_NEWUSER) {
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        // Where root isn't mapped the program's own user does.
+        let _ = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));
+    }
+    match exec.terminal {
+        Some(size) => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let root = open(Path::new("/"), flags, Mode::empty()).step("open", "/")?;
+            let terminal = terminal::open_pair(&Rootfs::new(root), size, channel)?;
+            terminal::take(&terminal, exec.program.identity.uid())?;
+        }
+        None => give_stdio(&exec.program.identity),
+    }
+    let prepared = exec.program.prepare()?;
+    system::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
+    Ok(prepared)
+}
+
+/// Waits until the process is ready; its terminal, if it made one.
+pub fn wait_ready(process: &Process) -> Result<Option<OwnedFd>> {
+    let mut master = None;
+    loop {
+        match process.channel.next_report()? {
+            Some(Report::Terminal(fd)) => master = Some(fd),
+            Some(Report::Ready) => return Ok(master),
+            Some(Report::Failed(error)) => return Err(error),
+            Some(_) => {}
+            None => return Err(super::explain_end(&process.pidfd)),
+        }
+    }
+}
+
+/// Lets it run: what is reported until the program is executed.
+pub fn release(process: &Process) -> Result<()> {
+    process.channel.go()?;
+    channel::read_outcome(process.channel.fd().as_fd())
+}

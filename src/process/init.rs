@@ -1,0 +1,258 @@
+//! A container's first process, from its birth by clone3(2) to the execution of the program.
+//!
+//! It works a plan off and decides nothing. Whatever fails is reported, and the process ends.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, fstat, umask};
+use nix::unistd::{getpid, setsid};
+
+use super::channel::{self, Channel, Report};
+use super::program::{Prepared, Program, give_stdio};
+use super::terminal;
+use crate::error::{Error, Result, Step};
+use crate::hooks::{self, Hook, Point, Subject};
+use crate::namespaces::{self, Origin};
+use crate::rootfs;
+use crate::sys;
+
+/// How often a waiting container looks whether its record is still there, in milliseconds.
+const RECORD_CHECK: u16 = 5000;
+
+/// Everything that the process is to do.
+#[derive(Debug)]
+pub struct Init {
+    pub namespaces: namespaces::Plan,
+    pub rootfs: rootfs::Plan,
+    /// `None` for a container that can't be started.
+    pub program: Option<Program>,
+    /// A terminal, of this size if one is given.
+    pub terminal: Option<Option<sys::tty::Size>>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub sysctl: Vec<(String, String)>,
+    /// Name of its session keyring.
+    pub keyring: Option<CString>,
+    /// Whether husk runs hooks when the mounts are there.
+    pub runtime_hooks: bool,
+    pub create_hooks: Vec<Hook>,
+    pub start_hooks: Vec<Hook>,
+    pub subject: Subject,
+    pub gate: Gate,
+}
+
+/// What a created container waits at.
+#[derive(Debug)]
+pub struct Gate {
+    /// Where `start` connects to.
+    pub listener: OwnedFd,
+    /// A locked file of the record: execution unlocks it, removal of the record unlinks it.
+    pub lock: OwnedFd,
+}
+
+/// The life of the process. Never returns.
+pub fn run(init: Init, channel: Channel) -> ! {
+    let failed = |error| {
+        // Nobody listens when husk is gone, and then there is nobody to tell.
+        let _ = channel.report(&Report::Failed(error));
+        sys::process::exit(1)
+    };
+    match init.set_up(&channel) {
+        Err(error) => failed(error),
+        Ok(waiting) => {
+            // What husk had open, the lock of the record among it, is not for a process that may wait
+            // for days next to others that may look at it (CVE-2016-9962).
+            let kept = [
+                channel.fd(),
+                waiting.gate.listener.as_fd(),
+                waiting.gate.lock.as_fd(),
+            ];
+            let ready = sys::fd::close_but(3 + waiting.preserved, &kept)
+                .step("close", "descriptors")
+                .and_then(|()| channel.report(&Report::Ready));
+            match ready {
+                Ok(()) => waiting.run(channel),
+                Err(error) => failed(error),
+            }
+        }
+    }
+}
+
+impl Init {
+    fn set_up(self, channel: &Channel) -> Result<Waiting> {
+        sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
+        setsid().step("make", "session")?;
+        if self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New {
+            channel.wait()?;
+        }
+        self.namespaces.make_time()?;
+        self.namespaces.become_root()?;
+        sys::prctl::set_dumpable(false).step("protect", "the process")?;
+        if let Some(name) = &self.keyring {
+            join_keyring(name)?;
+        }
+        self.namespaces.enter()?;
+        self.name_host()?;
+        if self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New {
+            sys::link::loopback_up().step("set up", "the loopback device")?;
+        }
+        umask(Mode::empty());
+        let built = self.rootfs.build()?;
+        let terminal = match self.terminal {
+            Some(size) => Some(terminal::open(&built, size, channel)?),
+            None => None,
+        };
+        if self.runtime_hooks {
+            channel.report(&Report::Mounted)?;
+            channel.wait()?;
+        }
+        hooks::run(
+            Point::CreateContainer,
+            &self.create_hooks,
+            &self.subject.json("creating", Some(getpid())),
+            None,
+        )?;
+        built.enter()?;
+        write_sysctl(&self.sysctl)?;
+        built.seal()?;
+        let prepared = match self.program {
+            Some(program) => {
+                match &terminal {
+                    Some(terminal) => terminal::take(terminal, program.identity.uid())?,
+                    None => give_stdio(&program.identity),
+                }
+                Some(program.prepare()?)
+            }
+            None => None,
+        };
+        // A change of user takes this away as well; from here on the channel's end says it.
+        sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
+        Ok(Waiting {
+            preserved: prepared.as_ref().map_or(0, Prepared::preserved),
+            prepared,
+            start_hooks: self.start_hooks,
+            subject: self.subject,
+            gate: self.gate,
+        })
+    }
+
+    fn name_host(&self) -> Result<()> {
+        if let Some(name) = &self.hostname {
+            nix::unistd::sethostname(name).or_fail(|errno| {
+                Error::new("set host name")
+                    .on(name)
+                    .at("/hostname")
+                    .errno(errno)
+            })?;
+        }
+        if let Some(name) = &self.domainname {
+            sys::process::set_domain_name(name).or_fail(|errno| {
+                Error::new("set domain name")
+                    .on(name)
+                    .at("/domainname")
+                    .errno(errno)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A session keyring of its own: the caller's keys are none of the container's business.
+fn join_keyring(name: &CString) -> Result<()> {
+    match sys::keyring::join_session(name) {
+        // All to who has it; to processes of its owner view, read, search and link.
+        Ok(serial) => sys::keyring::set_permissions(serial, 0x3f1b_0000)
+            .step("set permissions of", "the session keyring"),
+        // A kernel without keyrings, or a filter around husk: nothing to isolate.
+        Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err({
+            let error = Error::new("make session keyring")
+                .on(name.to_string_lossy())
+                .errno(errno);
+            match errno {
+                Errno::EDQUOT => error.hint("raise kernel.keys.maxkeys, or give --no-new-keyring"),
+                _ => error,
+            }
+        }),
+    }
+}
+
+/// Writes sysctl values through a procfs of its own, seen by nobody else: what is mounted at /proc may
+/// be an image's or a racing container's idea of it (CVE-2025-52881).
+fn write_sysctl(values: &[(String, String)]) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let procfs = rootfs::Procfs::new()?;
+    for (key, value) in values {
+        procfs.write_sysctl(key, value)?;
+    }
+    Ok(())
+}
+
+/// A created container: everything is done but what needs the start.
+struct Waiting {
+    prepared: Option<Prepared>,
+    preserved: u32,
+    start_hooks: Vec<Hook>,
+    subject: Subject,
+    gate: Gate,
+}
+
+impl Waiting {
+    fn run(self, channel: Channel) -> ! {
+        // Husk writes the record after the report: only then is this a container.
+        if channel.wait().is_err() {
+            sys::process::exit(1);
+        }
+        drop(channel);
+        let Some(connection) = self.wait_for_start() else {
+            sys::process::exit(1)
+        };
+        let error = self.start();
+        let _ = sys::socket::send(connection.as_fd(), &channel::failure(&error), None);
+        sys::process::exit(1)
+    }
+
+    /// `None` when the record is gone: then nobody can start or delete this container any more.
+    fn wait_for_start(&self) -> Option<OwnedFd> {
+        loop {
+            let mut fds = [PollFd::new(self.gate.listener.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::from(RECORD_CHECK)) {
+                Ok(0) => {
+                    if fstat(&self.gate.lock).is_ok_and(|stat| stat.st_nlink == 0) {
+                        return None;
+                    }
+                }
+                Ok(_) => match sys::socket::accept(self.gate.listener.as_fd()) {
+                    Ok(connection) => return Some(connection),
+                    Err(Errno::ECONNABORTED | Errno::EAGAIN) => {}
+                    Err(_) => return None,
+                },
+                Err(Errno::EINTR | Errno::EAGAIN) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn start(&self) -> Error {
+        let state = self.subject.json("created", Some(getpid()));
+        let run = hooks::run(
+            Point::StartContainer,
+            &self.start_hooks,
+            &state,
+            Some(Path::new("/")),
+        );
+        match (run, &self.prepared) {
+            (Err(error), _) => error,
+            (Ok(()), None) => Error::config("/process", "missing: there is nothing to start"),
+            (Ok(()), Some(prepared)) => prepared.execute(),
+        }
+    }
+}

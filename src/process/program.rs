@@ -1,0 +1,269 @@
+//! The last steps before the program runs, the same for a container's first process and for `exec`.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use oci_spec::runtime as oci;
+
+use super::identity::Identity;
+use super::lookup;
+use crate::error::{Error, Result, Step};
+use crate::seccomp::Filter;
+use crate::sys::{self, process::Strings};
+
+/// A program to run, checked.
+#[derive(Debug)]
+pub struct Program {
+    arguments: Vec<String>,
+    environment: Vec<String>,
+    directory: PathBuf,
+    pub identity: Identity,
+    filter: Option<Filter>,
+    /// Descriptors from 3 on that the program gets, sd_listen_fds(3) among them.
+    preserved: u32,
+    caller_umask: Mode,
+}
+
+/// Descriptors for the program besides 0, 1 and 2.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passed {
+    pub preserved: u32,
+    /// Those of `LISTEN_FDS`, which come first.
+    pub listening: u32,
+}
+
+impl Passed {
+    pub fn count(self) -> u32 {
+        self.preserved + self.listening
+    }
+}
+
+impl Program {
+    pub fn plan(
+        process: &oci::Process,
+        filter: Option<Filter>,
+        passed: Passed,
+        caller_umask: Mode,
+    ) -> Result<Program> {
+        let mut environment = process.env().clone().unwrap_or_default();
+        if passed.listening > 0 {
+            environment.push(format!("LISTEN_FDS={}", passed.listening));
+            // Seen from inside the first process is 1, sd_listen_fds(3).
+            environment.push("LISTEN_PID=1".into());
+        }
+        Ok(Program {
+            arguments: process.args().clone().unwrap_or_default(),
+            environment,
+            directory: process.cwd().clone(),
+            identity: Identity::plan(process)?,
+            filter,
+            preserved: passed.count(),
+            caller_umask,
+        })
+    }
+
+    /// Limits, working directory, user and privileges; finds the file to execute. In the container,
+    /// with its root.
+    pub fn prepare(mut self) -> Result<Prepared> {
+        self.identity.limit()?;
+        if self.identity.no_new_privileges {
+            sys::prctl::set_no_new_privileges().or_fail(|errno| {
+                Error::new("set no_new_privs")
+                    .at("/process/noNewPrivileges")
+                    .errno(errno)
+            })?;
+        }
+        // The user may not be allowed to go there, or only the user (an NFS home).
+        let early = nix::unistd::chdir(&self.directory);
+        self.identity.assume(self.caller_umask)?;
+        if early != Ok(()) {
+            nix::unistd::chdir(&self.directory).or_fail(|errno| self.no_directory(errno))?;
+        }
+        // The change of user made this process readable to others of that user again.
+        sys::prctl::set_dumpable(false).step("protect", "the process")?;
+        self.check_directory()?;
+        let Some(name) = self.arguments.first() else {
+            return Err(Error::config("/process/args", "must not be empty"));
+        };
+        let path = lookup::find(name, &self.environment)?;
+        self.add_home();
+        let nul = |pointer: &str| {
+            let error = Error::config(pointer, "a NUL character inside");
+            move |_| error
+        };
+        let arguments =
+            Strings::new(std::mem::take(&mut self.arguments)).or_fail(nul("/process/args"))?;
+        let environment =
+            Strings::new(std::mem::take(&mut self.environment)).or_fail(nul("/process/env"))?;
+        let prepared = Prepared {
+            path,
+            arguments,
+            environment,
+            program: self,
+        };
+        if prepared.restricts_early() {
+            prepared.program.identity.restrict()?;
+        }
+        Ok(prepared)
+    }
+
+    fn no_directory(&self, errno: Errno) -> Error {
+        let error = Error::new("change to directory")
+            .on(self.directory.display())
+            .at("/process/cwd")
+            .errno(errno);
+        match errno {
+            Errno::ENOENT => error.hint("create it in the root filesystem, or correct process.cwd"),
+            _ => error,
+        }
+    }
+
+    /// A working directory outside the root would be a way out of it (CVE-2024-21626).
+    fn check_directory(&self) -> Result<()> {
+        match nix::unistd::getcwd() {
+            Ok(path) if path.is_absolute() => Ok(()),
+            _ => Err(Error::new("change to directory")
+                .on(self.directory.display())
+                .at("/process/cwd")
+                .because("it is outside of the container")),
+        }
+    }
+
+    /// HOME as login(1) would set it, where the configuration doesn't.
+    fn add_home(&mut self) {
+        let given = |entry: &String| {
+            entry
+                .strip_prefix("HOME=")
+                .is_some_and(|home| !home.is_empty())
+        };
+        if self.environment.iter().any(given) {
+            return;
+        }
+        self.environment.retain(|entry| !entry.starts_with("HOME="));
+        let uid = self.identity.uid().as_raw().to_string();
+        // What an image may write here is bounded, and only ends in a variable.
+        let home = std::fs::read("/etc/passwd").ok().and_then(|passwd| {
+            String::from_utf8_lossy(&passwd).lines().find_map(|line| {
+                let mut fields = line.split(':').skip(2);
+                (fields.next() == Some(&uid)).then(|| fields.nth(2).unwrap_or_default().to_owned())
+            })
+        });
+        let home = home.filter(|home| !home.is_empty() && !home.contains('\0'));
+        self.environment
+            .push(format!("HOME={}", home.as_deref().unwrap_or("/")));
+    }
+}
+
+/// A program of which nothing but its execution is missing.
+#[derive(Debug)]
+pub struct Prepared {
+    path: CString,
+    arguments: Strings,
+    environment: Strings,
+    program: Program,
+}
+
+impl Prepared {
+    pub fn preserved(&self) -> u32 {
+        self.program.preserved
+    }
+
+    /// With no_new_privs anybody may install a filter; otherwise it takes CAP_SYS_ADMIN, so the
+    /// capabilities go after it.
+    fn restricts_early(&self) -> bool {
+        self.program.filter.is_none() || self.program.identity.no_new_privileges
+    }
+
+    /// Runs the program in place of this one. Returns only on failure.
+    ///
+    /// As few calls as can be come after the filter: with no_new_privs execve(2) alone.
+    pub fn execute(&self) -> Error {
+        match self.drop_the_rest() {
+            Err(error) => error,
+            Ok(()) => {
+                let errno = sys::process::execveat(
+                    libc::AT_FDCWD,
+                    &self.path,
+                    &self.arguments,
+                    &self.environment,
+                    0,
+                );
+                self.no_execution(errno)
+            }
+        }
+    }
+
+    fn drop_the_rest(&self) -> Result<()> {
+        sys::fd::cloexec_from(3 + self.program.preserved).step("close", "descriptors")?;
+        for number in 0..self.program.preserved {
+            sys::fd::keep(3 + number).step("keep descriptor", 3 + number)?;
+        }
+        reset_signals().step("reset", "signals")?;
+        let install = |filter: &Filter| {
+            filter.install().or_fail(|errno| {
+                let error = Error::new("install seccomp filter")
+                    .at("/linux/seccomp")
+                    .errno(errno);
+                match errno {
+                    Errno::EACCES => error.hint("set process.noNewPrivileges to true"),
+                    _ => error,
+                }
+            })
+        };
+        if let Some(filter) = &self.program.filter {
+            install(filter)?;
+        }
+        if !self.restricts_early() {
+            self.program.identity.restrict()?;
+        }
+        Ok(())
+    }
+
+    fn no_execution(&self, errno: Errno) -> Error {
+        let error = Error::new("exec")
+            .on(self.path.to_string_lossy())
+            .at("/process/args/0")
+            .errno(errno);
+        match errno {
+            Errno::ENOENT => error.hint(
+                "the file is there: the interpreter in its #! line, or its ELF loader, is missing",
+            ),
+            Errno::ENOEXEC => {
+                error.hint("it is for another architecture, or a script without a #! line")
+            }
+            Errno::EACCES => {
+                error.hint("its interpreter is not executable, or it is on a noexec mount")
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Rust ignores SIGPIPE, and ignored signals stay so across execve(2).
+fn reset_signals() -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    sys::process::set_action(nix::sys::signal::SIGPIPE, &default)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+}
+
+/// Gives the standard streams to the user, who may want to open them anew by /dev/stdout, where they
+/// are not shared by everybody like /dev/null.
+pub fn give_stdio(identity: &Identity) {
+    if identity.uid().is_root() {
+        return;
+    }
+    for number in 0..3 {
+        let stream = sys::fd::stdio(number);
+        let Ok(stat) = fstat(stream) else { continue };
+        let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+        if is_device && stat.st_rdev == makedev(1, 3) || stat.st_uid == identity.uid().as_raw() {
+            continue;
+        }
+        // Read-only filesystems, ids that aren't mapped: then it stays as it is.
+        let _ = nix::unistd::fchown(stream, Some(identity.uid()), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Keeping the host's husk out of reach of containers.
+//!
+//! A process that enters a container shows its executable there as /proc/PID/exe, and an entrypoint
+//! of `/proc/self/exe` runs it: opened for writing, that would be the host's binary (CVE-2019-5736).
+//! So such a process runs from a read-only mount of the binary that nothing else is attached to: what
+//! can be reached through /proc is `EROFS` for everybody.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use crate::error::{Error, Result, Step};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::process::{Strings, execveat};
+
+const SELF: &str = "/proc/self/exe";
+
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+fn fail(errno: Errno) -> Error {
+    Error::new("protect husk's own binary").errno(errno)
+}
+
+/// Runs husk again from where it can't be written, unless it already does. For every command that puts
+/// a process into a container, and before anything else that has an effect.
+pub fn run_protected() -> Result<()> {
+    let executable = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
+    let read_only = fstatvfs(&executable).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
+    if read_only || is_sealed() {
+        return Ok(());
+    }
+    let copy = match read_only_mount(&executable) {
+        // Without the privilege to mount.
+        Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
+        done => done.or_fail(fail)?,
+    };
+    let arguments = Strings::new(std::env::args_os().map(OsStringExt::into_vec)).or_fail(fail)?;
+    let environment = Strings::new(
+        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()),
+    )
+    .or_fail(fail)?;
+    let errno = execveat(
+        copy.as_raw_fd(),
+        &CString::default(),
+        &arguments,
+        &environment,
+        libc::AT_EMPTY_PATH,
+    );
+    Err(fail(errno))
+}
+
+fn is_sealed() -> bool {
+    File::open(SELF)
+        .ok()
+        .and_then(|file| fcntl(&file, FcntlArg::F_GET_SEALS).ok())
+        .is_some_and(|found| SealFlag::from_bits_truncate(found).contains(seals()))
+}
+
+/// A detached mount: once this process image is gone, so is the last reference to it.
+fn read_only_mount(executable: &OwnedFd) -> nix::Result<OwnedFd> {
+    let tree = mount::clone_tree(executable.as_raw_fd(), "", false)?;
+    mount::set_attributes(
+        tree.as_fd(),
+        false,
+        Attributes {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..Attributes::default()
+        },
+    )?;
+    Ok(tree)
+}
+
+fn sealed_copy() -> nix::Result<OwnedFd> {
+    // MFD_EXEC, Linux 6.3: where vm.memfd_noexec is set, execution must be asked for.
+    let executable = MFdFlags::from_bits_retain(0x10);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = match memfd_create(c"husk", flags | executable) {
+        Err(Errno::EINVAL) => memfd_create(c"husk", flags)?,
+        done => done?,
+    };
+    let mut copy = File::from(memory);
+    let mut original = File::open(SELF).map_err(errno_of)?;
+    std::io::copy(&mut original, &mut copy).map_err(errno_of)?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals()))?;
+    Ok(copy.into())
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}

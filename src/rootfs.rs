@@ -1,0 +1,469 @@
+//! The container's filesystem: its root, its mounts, its devices, and the way into it.
+//!
+//! [`Plan::new`] checks, [`Plan::open_sources`] opens what lies on the host, [`Plan::build`] puts it
+//! together in the container's mount namespace, [`Built::enter`] makes it `/`, and [`Built::seal`]
+//! takes away what the container mustn't see or write.
+
+mod copy_up;
+mod devices;
+mod handle;
+mod masks;
+mod mounts;
+pub mod options;
+pub mod overlay;
+mod procfs;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use oci_spec::runtime::Spec;
+
+use self::devices::Node;
+pub use self::handle::Rootfs;
+use self::mounts::{Mount, Surroundings};
+use self::overlay::Overlay;
+pub use self::procfs::Procfs;
+use crate::error::{Error, Result, Step};
+use crate::sys::mount::{self, Attributes};
+
+/// Whose mount namespace the container lives in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    New,
+    Joined,
+    Inherited,
+}
+
+/// What the rootfs must know of the rest of the container.
+#[derive(Debug)]
+pub struct Setting<'a> {
+    pub bundle: &'a Path,
+    pub namespace: Namespace,
+    pub own_cgroup_namespace: bool,
+    pub user_namespace: bool,
+    /// The container's cgroup on the host.
+    pub cgroup: Option<&'a Path>,
+    pub overlay: Option<Overlay>,
+    /// `chroot` in place of pivot_root(2), for hosts whose root is an initramfs.
+    pub no_pivot: bool,
+}
+
+#[derive(Debug)]
+pub struct Plan {
+    path: PathBuf,
+    readonly: bool,
+    /// `MS_SHARED` and its like, for the container's root at the end.
+    propagation: Option<u64>,
+    namespace: Namespace,
+    no_pivot: bool,
+    user_namespace: bool,
+    overlay: Option<Overlay>,
+    mounts: Vec<Mount>,
+    /// Empty where /dev is the host's.
+    nodes: Vec<Node>,
+    own_dev: bool,
+    masked: Vec<PathBuf>,
+    protected: Vec<PathBuf>,
+    working_directory: Option<PathBuf>,
+    tree: Option<OwnedFd>,
+}
+
+const SLAVE: Attributes = Attributes {
+    set: 0,
+    clear: 0,
+    propagation: libc::MS_SLAVE,
+};
+
+const READ_ONLY: Attributes = Attributes {
+    set: libc::MOUNT_ATTR_RDONLY,
+    clear: 0,
+    propagation: 0,
+};
+
+impl Plan {
+    /// # Errors
+    /// For what can't be meant as it stands; nothing is touched yet.
+    pub fn new(spec: &Spec, setting: Setting) -> Result<Plan> {
+        let root = spec
+            .root()
+            .as_ref()
+            .ok_or_else(|| Error::config("/root", "missing"))?;
+        let linux = spec.linux().as_ref();
+        let propagation = linux
+            .and_then(|linux| linux.rootfs_propagation().as_deref())
+            .filter(|word| !word.is_empty())
+            .map(propagation)
+            .transpose()?;
+        let around = Surroundings {
+            bundle: setting.bundle,
+            own_cgroup_namespace: setting.own_cgroup_namespace,
+            cgroup: setting.cgroup,
+            propagation: propagation.unwrap_or(libc::MS_SLAVE),
+        };
+        let mounts = spec
+            .mounts()
+            .iter()
+            .flatten()
+            .enumerate()
+            .map(|(index, entry)| Mount::plan(index, entry, around))
+            .collect::<Result<Vec<_>>>()?;
+        let own_dev = !mounts.iter().any(Mount::replaces_dev);
+        let listed = linux
+            .and_then(|linux| linux.devices().as_deref())
+            .unwrap_or_default();
+        let paths = |list: Option<&Vec<String>>| -> Vec<PathBuf> {
+            list.into_iter().flatten().map(PathBuf::from).collect()
+        };
+        let plan = Plan {
+            path: setting.bundle.join(root.path()),
+            readonly: root.readonly().unwrap_or(false),
+            propagation,
+            namespace: setting.namespace,
+            no_pivot: setting.no_pivot,
+            user_namespace: setting.user_namespace,
+            overlay: setting.overlay,
+            mounts,
+            nodes: if own_dev {
+                devices::plan(listed)
+            } else {
+                Vec::new()
+            },
+            own_dev,
+            masked: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
+            protected: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+            working_directory: spec.process().as_ref().map(|process| process.cwd().clone()),
+            tree: None,
+        };
+        plan.check_inherited()?;
+        Ok(plan)
+    }
+
+    /// Mounts made in an inherited namespace would be made on the host, and stay there.
+    fn check_inherited(&self) -> Result<()> {
+        if self.namespace != Namespace::Inherited {
+            return Ok(());
+        }
+        let field = if !self.mounts.is_empty() {
+            "/mounts"
+        } else if !self.masked.is_empty() {
+            "/linux/maskedPaths"
+        } else if !self.protected.is_empty() {
+            "/linux/readonlyPaths"
+        } else if self.readonly {
+            "/root/readonly"
+        } else if self.overlay.is_some() {
+            "/annotations"
+        } else {
+            return Ok(());
+        };
+        Err(
+            Error::config(field, "needs a mount namespace of the container's own")
+                .hint("add {\"type\": \"mount\"} to linux.namespaces"),
+        )
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn overlay(&self) -> Option<&Overlay> {
+        self.overlay.as_ref()
+    }
+
+    /// Opens the root and the sources of bind mounts, on the host, before there is a container.
+    pub fn open_sources(&mut self) -> Result<()> {
+        let fail = |errno| {
+            Error::new("open root filesystem")
+                .on(self.path.display())
+                .at("/root/path")
+                .errno(errno)
+        };
+        let stat = nix::sys::stat::stat(&self.path).or_fail(|errno| match errno {
+            Errno::ENOENT => fail(errno).hint("create it, or correct root.path"),
+            _ => fail(errno),
+        })?;
+        if !handle::is_kind(&stat, SFlag::S_IFDIR) {
+            return Err(fail(Errno::ENOTDIR));
+        }
+        if self.namespace == Namespace::Inherited {
+            return Ok(());
+        }
+        match &self.overlay {
+            Some(overlay) => overlay.check()?,
+            None => {
+                let tree = mount::clone_tree(mount::CWD, &self.path, true).or_fail(fail)?;
+                // Mounts made on it mustn't appear in the host's copy of the same mount.
+                let kind = match self.propagation {
+                    Some(libc::MS_PRIVATE) => libc::MS_PRIVATE,
+                    _ => libc::MS_SLAVE,
+                };
+                let change = Attributes {
+                    propagation: kind,
+                    ..Attributes::default()
+                };
+                mount::set_attributes(tree.as_fd(), true, change).or_fail(fail)?;
+                self.tree = Some(tree);
+            }
+        }
+        for mount in &mut self.mounts {
+            mount.open_source()?;
+        }
+        if self.user_namespace {
+            for node in &mut self.nodes {
+                node.open_host()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything together, in the container's mount namespace with the host's root still `/`.
+    pub fn build(mut self) -> Result<Built> {
+        if self.namespace == Namespace::Inherited {
+            let root = open(
+                &self.path,
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .step("open root filesystem", self.path.display())?;
+            return Ok(Built {
+                root: Rootfs::new(root),
+                plan: self,
+                late: Vec::new(),
+            });
+        }
+        if self.namespace == Namespace::New {
+            nix::mount::mount(
+                None::<&str>,
+                "/",
+                None::<&str>,
+                MsFlags::MS_SLAVE | MsFlags::MS_REC,
+                None::<&str>,
+            )
+            .step("make slave", "/")?;
+        } else {
+            refuse_shared_root()?;
+        }
+        let root = self.attach_root()?;
+        let mut late = Vec::new();
+        for mount in &mut self.mounts {
+            late.extend(mount.attach(&root)?);
+        }
+        if self.own_dev {
+            let dev = root
+                .make_directory(Path::new("dev"))
+                .step("open", "/dev of the container")?;
+            for node in &mut self.nodes {
+                node.make_near(&root, dev.as_fd())?;
+            }
+            devices::make_links(dev.as_fd())?;
+        }
+        if let Some(path) = &self.working_directory {
+            make_working_directory(&root, path);
+        }
+        Ok(Built {
+            root,
+            plan: self,
+            late,
+        })
+    }
+
+    /// Attaches the root behind the process's own `/`: no directory of the host is needed for it, and
+    /// lookups of the host's paths go on as before.
+    fn attach_root(&mut self) -> Result<Rootfs> {
+        let tree = match (&self.overlay, self.tree.take()) {
+            (Some(overlay), _) => overlay.mount(self.user_namespace)?,
+            (None, Some(tree)) => tree,
+            (None, None) => {
+                return Err(Error::new("attach root filesystem").because("it was not opened"));
+            }
+        };
+        let host = open(
+            "/",
+            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .step("open", "/")?;
+        mount::move_mount(tree.as_fd(), host.as_fd())
+            .step("attach root filesystem", self.path.display())?;
+        if self.overlay.is_some() {
+            mount::set_attributes(tree.as_fd(), false, SLAVE)
+                .step("make slave", self.path.display())?;
+        }
+        Ok(Rootfs::new(tree))
+    }
+}
+
+fn propagation(word: &str) -> Result<u64> {
+    match word {
+        "shared" | "rshared" => Ok(libc::MS_SHARED),
+        "slave" | "rslave" => Ok(libc::MS_SLAVE),
+        "private" | "rprivate" => Ok(libc::MS_PRIVATE),
+        "unbindable" | "runbindable" => Ok(libc::MS_UNBINDABLE),
+        _ => Err(Error::config(
+            "/linux/rootfsPropagation",
+            format!("`{word}` is none of shared, slave, private, unbindable"),
+        )),
+    }
+}
+
+/// In a joined namespace the root is attached where others live: it mustn't spread from there.
+fn refuse_shared_root() -> Result<()> {
+    let step = "read mounts of the joined mount namespace";
+    let mounts = ::procfs::process::Process::myself()
+        .and_then(|process| process.mountinfo())
+        .map_err(|error| Error::new(step).because(error.to_string()))?;
+    let shared = mounts.0.iter().any(|mount| {
+        mount.mount_point == Path::new("/")
+            && mount
+                .opt_fields
+                .iter()
+                .any(|field| matches!(field, ::procfs::process::MountOptFields::Shared(_)))
+    });
+    match shared {
+        true => Err(Error::new("join mount namespace")
+            .at("/linux/namespaces")
+            .because("its root is a shared mount: what the container mounts would appear elsewhere")
+            .hint("make it private there: mount --make-rprivate /")),
+        false => Ok(()),
+    }
+}
+
+/// As the peers do. Where it can't be made (read-only, a file in the way), the change into it says why.
+fn make_working_directory(root: &Rootfs, path: &Path) {
+    if root.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY).is_err() {
+        let _ = root.make_directory(path);
+    }
+}
+
+/// A root filesystem put together but not yet entered.
+#[derive(Debug)]
+pub struct Built {
+    root: Rootfs,
+    plan: Plan,
+    /// Mounts that become read-only when the devices are made.
+    late: Vec<OwnedFd>,
+}
+
+impl Built {
+    pub fn root(&self) -> &Rootfs {
+        &self.root
+    }
+
+    /// Puts the terminal at /dev/console.
+    pub fn place_console(&self, terminal: BorrowedFd) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        let fail = |errno| {
+            Error::new("mount")
+                .on("/dev/console")
+                .at("/process/terminal")
+                .errno(errno)
+        };
+        let dev = self.root.make_directory(Path::new("dev")).or_fail(fail)?;
+        let name = std::ffi::OsStr::new("console");
+        match nix::sys::stat::mknodat(&dev, name, SFlag::S_IFREG, Mode::from_bits_retain(0o600), 0)
+        {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+        let target = handle::open_at(dev.as_fd(), name).or_fail(fail)?;
+        let tree = mount::clone_tree(terminal.as_raw_fd(), "", false).or_fail(fail)?;
+        mount::move_mount(tree.as_fd(), target.as_fd()).or_fail(fail)
+    }
+
+    /// Makes the root filesystem the root of this process and drops the host's.
+    pub fn enter(&self) -> Result<()> {
+        let fail = |step| move |errno| Error::new(step).on(self.plan.path.display()).errno(errno);
+        nix::unistd::fchdir(self.root.fd()).or_fail(fail("enter root filesystem"))?;
+        if self.plan.no_pivot || self.plan.namespace != Namespace::New {
+            nix::unistd::chroot(".").or_fail(fail("chroot to"))?;
+            return nix::unistd::chdir("/").or_fail(fail("enter root filesystem"));
+        }
+        nix::unistd::pivot_root(".", ".").or_fail(|errno| {
+            let error = fail("pivot_root to")(errno);
+            match errno {
+                Errno::EINVAL => {
+                    error.hint("where the host's root is an initramfs, use --no-pivot")
+                }
+                _ => error,
+            }
+        })?;
+        // pivot_root(2), NOTES: the old root now lies on top of the new one.
+        umount2(".", MntFlags::MNT_DETACH).step("unmount", "the host's root")?;
+        nix::unistd::chdir("/").step("enter", "/")
+    }
+
+    /// After the last hook that may want to write: read-only root and paths, masks.
+    pub fn seal(self) -> Result<()> {
+        let plan = &self.plan;
+        if plan.namespace == Namespace::Inherited {
+            return Ok(());
+        }
+        masks::protect(&self.root, &plan.protected)?;
+        masks::mask(&self.root, &plan.masked)?;
+        for mount in &self.late {
+            mount::set_attributes(mount.as_fd(), false, READ_ONLY).or_fail(|errno| {
+                Error::new("make mount read-only")
+                    .at("/mounts")
+                    .errno(errno)
+            })?;
+        }
+        if plan.readonly {
+            mount::set_attributes(self.root.fd(), false, READ_ONLY).or_fail(|errno| {
+                Error::new("make root filesystem read-only")
+                    .at("/root/readonly")
+                    .errno(errno)
+            })?;
+        }
+        if let Some(propagation) = plan.propagation {
+            let change = Attributes {
+                propagation,
+                ..Attributes::default()
+            };
+            mount::set_attributes(self.root.fd(), false, change).or_fail(|errno| {
+                Error::new("set propagation of the root")
+                    .at("/linux/rootfsPropagation")
+                    .errno(errno)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the pseudoterminal multiplexer of the container's own /dev/pts.
+///
+/// The device is looked at before it is used: the image may have put anything in its place
+/// (CVE-2025-52565).
+pub fn open_multiplexer(root: &Rootfs) -> Result<OwnedFd> {
+    let fail = || {
+        Error::new("open terminal")
+            .on("/dev/pts/ptmx of the container")
+            .at("/process/terminal")
+    };
+    let path = Path::new("dev/pts/ptmx");
+    let handle = root.lookup_plain(path).or_fail(|errno| {
+        fail()
+            .errno(errno)
+            .hint("a terminal needs a mount of type devpts at /dev/pts")
+    })?;
+    let stat = fstat(&handle).or_fail(|errno| fail().errno(errno))?;
+    let kind = nix::sys::statfs::fstatfs(&handle).or_fail(|errno| fail().errno(errno))?;
+    if stat.st_rdev != makedev(5, 2)
+        || !handle::is_kind(&stat, SFlag::S_IFCHR)
+        || kind.filesystem_type() != nix::sys::statfs::DEVPTS_SUPER_MAGIC
+    {
+        return Err(fail()
+            .because("it is not a pseudoterminal multiplexer on a devpts")
+            .hint("a terminal needs a mount of type devpts at /dev/pts"));
+    }
+    open(
+        format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)).as_str(),
+        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .or_fail(|errno| fail().errno(errno))
+}

@@ -1,0 +1,257 @@
+//! Mount options: the words of a mount's `options` list, and what the kernel is asked for.
+
+use nix::libc;
+
+use crate::sys::mount::Attributes;
+
+/// What a list of options asks for. Later words win over earlier ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The mount itself.
+    pub attributes: Attributes,
+    /// The mount and all below it.
+    pub recursive: Attributes,
+    /// `MS_SHARED` and its like; true for the mount and all below it. Applied in order.
+    pub propagation: Vec<(u64, bool)>,
+    /// `None` unless `bind` or `rbind` is there; true for `rbind`.
+    pub bind: Option<bool>,
+    pub remount: bool,
+    /// Copies what the target directory holds into the fresh tmpfs.
+    pub copy_up: bool,
+    /// Superblock options that fsconfig(2) knows as flags.
+    pub flags: Vec<&'static str>,
+    /// What is left: `key` or `key=value` for the filesystem.
+    pub data: Vec<String>,
+}
+
+enum Word {
+    /// Sets these attributes, out of a group that is cleared first.
+    Set(u64, u64),
+    Clear(u64),
+    Propagation(u64, bool),
+    Bind(bool),
+    Remount,
+    CopyUp,
+    /// A superblock flag; the second is what it takes back.
+    Flag(&'static str, &'static str),
+    /// Understood, and nothing is to be done for it.
+    Nothing,
+}
+
+const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+
+/// Every word with a meaning of its own, runtime-spec's config.md, "Linux mount options".
+const WORDS: &[(&str, Word)] = &[
+    ("async", Word::Flag("async", "sync")),
+    ("atime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
+    ("bind", Word::Bind(false)),
+    ("defaults", Word::Nothing),
+    ("dev", Word::Clear(libc::MOUNT_ATTR_NODEV)),
+    ("diratime", Word::Clear(libc::MOUNT_ATTR_NODIRATIME)),
+    ("dirsync", Word::Flag("dirsync", "")),
+    ("exec", Word::Clear(libc::MOUNT_ATTR_NOEXEC)),
+    // Filesystems that count inode versions do so without being asked since Linux 6.6.
+    ("iversion", Word::Nothing),
+    ("lazytime", Word::Flag("lazytime", "nolazytime")),
+    // What the kernel logs of a failing mount: the new interface tells it to husk instead.
+    ("loud", Word::Nothing),
+    // Mandatory locking is gone since Linux 5.15.
+    ("mand", Word::Nothing),
+    ("noatime", Word::Set(libc::MOUNT_ATTR_NOATIME, ATIME)),
+    ("nodev", Word::Set(libc::MOUNT_ATTR_NODEV, 0)),
+    ("nodiratime", Word::Set(libc::MOUNT_ATTR_NODIRATIME, 0)),
+    ("noexec", Word::Set(libc::MOUNT_ATTR_NOEXEC, 0)),
+    ("noiversion", Word::Nothing),
+    ("nolazytime", Word::Flag("nolazytime", "lazytime")),
+    ("nomand", Word::Nothing),
+    ("norelatime", Word::Set(libc::MOUNT_ATTR_STRICTATIME, ATIME)),
+    ("nostrictatime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
+    ("nosuid", Word::Set(libc::MOUNT_ATTR_NOSUID, 0)),
+    ("nosymfollow", Word::Set(libc::MOUNT_ATTR_NOSYMFOLLOW, 0)),
+    ("private", Word::Propagation(libc::MS_PRIVATE, false)),
+    ("rbind", Word::Bind(true)),
+    ("relatime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
+    ("remount", Word::Remount),
+    ("ro", Word::Set(libc::MOUNT_ATTR_RDONLY, 0)),
+    ("rprivate", Word::Propagation(libc::MS_PRIVATE, true)),
+    ("rshared", Word::Propagation(libc::MS_SHARED, true)),
+    ("rslave", Word::Propagation(libc::MS_SLAVE, true)),
+    ("runbindable", Word::Propagation(libc::MS_UNBINDABLE, true)),
+    ("rw", Word::Clear(libc::MOUNT_ATTR_RDONLY)),
+    ("shared", Word::Propagation(libc::MS_SHARED, false)),
+    ("silent", Word::Nothing),
+    ("slave", Word::Propagation(libc::MS_SLAVE, false)),
+    (
+        "strictatime",
+        Word::Set(libc::MOUNT_ATTR_STRICTATIME, ATIME),
+    ),
+    ("suid", Word::Clear(libc::MOUNT_ATTR_NOSUID)),
+    ("symfollow", Word::Clear(libc::MOUNT_ATTR_NOSYMFOLLOW)),
+    ("sync", Word::Flag("sync", "async")),
+    ("tmpcopyup", Word::CopyUp),
+    ("unbindable", Word::Propagation(libc::MS_UNBINDABLE, false)),
+];
+
+/// The attributes that also exist with an `r` before them, for a mount and all below it.
+const RECURSIVE: &[&str] = &[
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "nodiratime",
+    "diratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "nosymfollow",
+    "symfollow",
+];
+
+/// Every option that husk understands, for `features`.
+pub fn known() -> Vec<String> {
+    let mut all: Vec<String> = WORDS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    all.extend(RECURSIVE.iter().map(|name| format!("r{name}")));
+    all.sort();
+    all
+}
+
+fn word(name: &str) -> Option<&'static Word> {
+    let at = WORDS.binary_search_by_key(&name, |(name, _)| name).ok()?;
+    Some(&WORDS[at].1)
+}
+
+fn apply(attributes: &mut Attributes, word: &Word) {
+    match *word {
+        Word::Set(set, group) => {
+            attributes.clear |= group;
+            attributes.set = attributes.set & !group | set;
+            // A flag can't be in both, but the group that it is chosen from has to be cleared.
+            attributes.clear &= !set | group;
+        }
+        Word::Clear(clear) => {
+            attributes.set &= !clear;
+            attributes.clear |= clear;
+        }
+        _ => {}
+    }
+}
+
+impl Options {
+    pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Options {
+        let mut options = Options::default();
+        for name in words {
+            match word(name) {
+                Some(word @ (Word::Set(..) | Word::Clear(_))) => {
+                    apply(&mut options.attributes, word);
+                }
+                Some(Word::Propagation(kind, recursive)) => {
+                    options.propagation.push((*kind, *recursive));
+                }
+                Some(Word::Bind(recursive)) => options.bind = Some(*recursive),
+                Some(Word::Remount) => options.remount = true,
+                Some(Word::CopyUp) => options.copy_up = true,
+                Some(Word::Flag(flag, opposite)) => {
+                    options.flags.retain(|other| other != opposite);
+                    options.flags.push(flag);
+                }
+                Some(Word::Nothing) => {}
+                None => match name
+                    .strip_prefix('r')
+                    .filter(|name| RECURSIVE.contains(name))
+                {
+                    Some(name) => {
+                        if let Some(word) = word(name) {
+                            apply(&mut options.recursive, word);
+                        }
+                    }
+                    None => options.data.push(name.to_owned()),
+                },
+            }
+        }
+        options
+    }
+
+    /// The word that is neither an option nor `key=value`, of a bind mount: it means nothing there.
+    pub fn meaningless(&self) -> Option<&str> {
+        self.bind?;
+        self.data
+            .iter()
+            .map(String::as_str)
+            .find(|word| !word.contains('='))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Options {
+        Options::parse(words.split(',').filter(|word| !word.is_empty()))
+    }
+
+    #[test]
+    fn words_are_sorted_for_the_search() {
+        assert!(WORDS.is_sorted_by_key(|(name, _)| name));
+        assert!(RECURSIVE.iter().all(|name| word(name).is_some()));
+    }
+
+    #[test]
+    fn every_option_of_the_specification_is_known() {
+        let must = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud \
+            noatime nodev nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid \
+            private rbind relatime remount ro rprivate rshared rslave runbindable rw shared silent \
+            slave strictatime suid sync unbindable mand nomand tmpcopyup nosymfollow symfollow \
+            rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnoatime ratime rnodiratime rdiratime \
+            rrelatime rnorelatime rstrictatime rnostrictatime rnosymfollow rsymfollow";
+        for name in must.split_whitespace() {
+            let options = Options::parse([name]);
+            assert!(options.data.is_empty(), "{name} is taken for data");
+            assert!(known().iter().any(|known| known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn later_words_win() {
+        let options = parse("ro,rw,nosuid,suid,nosuid");
+        assert_eq!(options.attributes.set, libc::MOUNT_ATTR_NOSUID);
+        assert_eq!(options.attributes.clear, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("sync,async").flags, ["async"]);
+        assert_eq!(parse("bind,rbind").bind, Some(true));
+    }
+
+    #[test]
+    fn an_access_time_mode_replaces_the_one_before() {
+        let options = parse("noatime,strictatime");
+        assert_eq!(options.attributes.set, libc::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(options.attributes.clear, ATIME);
+        // The kernel wants the whole group cleared, even for relatime, which is 0.
+        let options = parse("relatime");
+        assert_eq!(options.attributes.set, 0);
+        assert_eq!(options.attributes.clear, ATIME);
+    }
+
+    #[test]
+    fn recursive_words_are_kept_apart() {
+        let options = parse("rro,ro,rnoatime");
+        assert_eq!(options.attributes.set, libc::MOUNT_ATTR_RDONLY);
+        let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME;
+        assert_eq!(options.recursive.set, set);
+        assert_eq!(options.recursive.clear, ATIME);
+    }
+
+    #[test]
+    fn the_rest_is_data() {
+        let options = parse("nosuid,mode=755,size=65536k,newinstance");
+        assert_eq!(options.data, ["mode=755", "size=65536k", "newinstance"]);
+        assert_eq!(parse("bind,noexce").meaningless(), Some("noexce"));
+        assert_eq!(parse("bind,mode=755").meaningless(), None);
+        assert_eq!(parse("noexce").meaningless(), None);
+    }
+}

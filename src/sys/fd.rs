@@ -1,0 +1,133 @@
+//! Descriptors: sweeping and moving them, and looking at what they are.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::Result;
+use nix::errno::Errno;
+
+/// Marks every descriptor from `first` on close-on-exec, close_range(2) with
+/// `CLOSE_RANGE_CLOEXEC` (Linux 5.11).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    // SAFETY: no memory is passed; the flag only changes descriptor flags.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Takes over descriptor `fd` that the process was started with.
+///
+/// # Errors
+/// `EBADF` if it isn't open.
+pub fn adopt(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_GETFD passes no memory.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: just seen to be open; the caller names a descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// One of the three standard streams.
+pub fn stdio(number: u8) -> BorrowedFd<'static> {
+    debug_assert!(number < 3);
+    // SAFETY: 0, 1 and 2 are open for the whole life of the process: `main` sees to it first.
+    unsafe { BorrowedFd::borrow_raw(RawFd::from(number)) }
+}
+
+/// Duplicates `fd` to the number `to` without close-on-exec, dup3(2); a descriptor that already has
+/// this number only loses the flag.
+pub fn place(fd: BorrowedFd, to: RawFd) -> Result<()> {
+    if fd.as_raw_fd() == to {
+        // SAFETY: F_SETFD passes no memory.
+        return Errno::result(unsafe { libc::fcntl(to, libc::F_SETFD, 0) }).map(drop);
+    }
+    // SAFETY: no memory is passed. What was open at `to` is meant to be replaced.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), to, 0) }).map(drop)
+}
+
+/// Opens `/dev/null` on those of 0, 1, 2 that are closed: else the next descriptor that is opened
+/// would be taken for a standard stream.
+pub fn fill_stdio() -> Result<()> {
+    for fd in 0..3 {
+        // SAFETY: F_GETFD passes no memory.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            // SAFETY: a constant C string. The lowest free number is `fd`, as all below are open.
+            Errno::result(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an extended attribute can be set on the file at `path`: it is set and removed again.
+///
+/// # Errors
+/// `EOPNOTSUPP` if the filesystem keeps none of that name space, `EPERM` without the privilege.
+pub fn probe_xattr(path: &str, name: &std::ffi::CStr) -> Result<()> {
+    let path = std::ffi::CString::new(path).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: three valid pointers; one byte of value.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), c"y".as_ptr().cast(), 1, 0) };
+    Errno::result(set)?;
+    // SAFETY: two valid C strings.
+    Errno::result(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
+}
+
+/// `NS_GET_NSTYPE`, ioctl_nsfs(2): the `CLONE_NEW*` flag of an open namespace.
+///
+/// # Errors
+/// `ENOTTY` if it isn't one.
+pub fn namespace_type(fd: RawFd) -> Result<libc::c_int> {
+    const NS_GET_NSTYPE: libc::c_int = 0xb703;
+    // SAFETY: takes no argument.
+    Errno::result(unsafe { libc::ioctl(fd, NS_GET_NSTYPE as _) })
+}
+
+/// Closes every descriptor from `first` to `last`, both included.
+pub fn close_range(first: u32, last: u32) -> Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: no memory is passed. Callers do this before they open anything of their own.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Takes close-on-exec off descriptor `number`.
+///
+/// # Errors
+/// `EBADF` if it isn't open.
+pub fn keep(number: u32) -> Result<()> {
+    // SAFETY: F_SETFD passes no memory.
+    Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)
+}
+
+/// flock(2), exclusive, without waiting. The lock belongs to the open file and everybody who has
+/// inherited it.
+///
+/// # Errors
+/// `EWOULDBLOCK` if another open file has it.
+pub fn try_lock(fd: BorrowedFd) -> Result<()> {
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on but those of `kept`.
+pub fn close_but(first: u32, kept: &[BorrowedFd]) -> Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    let mut next = first;
+    for number in numbers.into_iter().filter(|&number| number >= first) {
+        if number > next {
+            close_range(next, number - 1)?;
+        }
+        next = number + 1;
+    }
+    close_range(next, u32::MAX)
+}
+
+pub fn is_open(number: u32) -> bool {
+    // SAFETY: F_GETFD passes no memory.
+    unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) >= 0 }
+}

@@ -1,0 +1,162 @@
+//! Making processes, and handles to them.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// Linux 5.7; the libraries' constant is cut to 32 bits or absent.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of [`clone3`] this is.
+#[derive(Debug)]
+pub enum Clone {
+    Parent { pid: Pid, pidfd: OwnedFd },
+    Child,
+}
+
+/// clone3(2) without shared memory: `flags` are `CLONE_NEW*` and `CLONE_PARENT`. The child starts in
+/// `cgroup` (Linux 5.7) if one is given, and the parent gets a pidfd.
+///
+/// The child has a copy of everything, the heap included, and must never return into the caller's
+/// callers: it ends with [`exit`] or [`execveat`].
+///
+/// # Errors
+/// `EINVAL` or `EPERM` for namespaces that the kernel lacks or forbids, `ENOSPC` when a limit on
+/// nested or counted namespaces is reached, `EAGAIN` when pids run out, `EBUSY` and `EOPNOTSUPP` for
+/// a cgroup that takes no processes.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Clone> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain old data, for which zeroes are valid.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    // With CLONE_PARENT the kernel takes the signal of the caller and refuses one here.
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: husk has one thread, so the child's copy of memory is whole. No stack is given and
+    // CLONE_VM isn't set: the child goes on here on its own copy of the stack.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match Errno::result(pid)? {
+        0 => Ok(Clone::Child),
+        pid => Ok(Clone::Parent {
+            pid: Pid::from_raw(pid as i32),
+            // SAFETY: CLONE_PIDFD made this descriptor, and nobody else has it.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+/// Ends the calling process at once: no destructors, no atexit handlers.
+pub fn exit(status: u8) -> ! {
+    // SAFETY: doesn't return, touches no memory.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: a new descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// # Errors
+/// `ESRCH` when the process has ended and been reaped, `EINVAL` for a signal that isn't one.
+pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<()> {
+    // SAFETY: a null siginfo makes the kernel fill it in as for kill(2).
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Strings for execve(2), made before the moment when nothing may fail any more.
+#[derive(Debug)]
+pub struct Strings {
+    owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    /// # Errors
+    /// `EINVAL` if one has a NUL byte inside.
+    pub fn new<T: Into<Vec<u8>>>(strings: impl IntoIterator<Item = T>) -> Result<Self> {
+        let owned = strings
+            .into_iter()
+            .map(|string| CString::new(string).map_err(|_| Errno::EINVAL))
+            .collect::<Result<Vec<_>>>()?;
+        let pointers = owned
+            .iter()
+            .map(|string| string.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
+        Ok(Strings { owned, pointers })
+    }
+
+    pub fn first(&self) -> Option<&CString> {
+        self.owned.first()
+    }
+}
+
+/// execveat(2): runs the file `path` relative to `dir`, or `dir` itself if `path` is empty and
+/// `flags` has `AT_EMPTY_PATH`. Returns only on failure.
+pub fn execveat(
+    dir: RawFd,
+    path: &CString,
+    arguments: &Strings,
+    environment: &Strings,
+    flags: i32,
+) -> Errno {
+    // SAFETY: both vectors end with a null pointer and their strings live as long as they do.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            dir,
+            path.as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            flags,
+        )
+    };
+    Errno::last()
+}
+
+/// sigaction(2), for `SIG_DFL` and `SIG_IGN` only.
+pub fn set_action(
+    signal: nix::sys::signal::Signal,
+    action: &nix::sys::signal::SigAction,
+) -> Result<()> {
+    debug_assert!(!matches!(
+        action.handler(),
+        nix::sys::signal::SigHandler::Handler(_) | nix::sys::signal::SigHandler::SigAction(_)
+    ));
+    // SAFETY: no handler of ours runs, so nothing can go wrong inside one.
+    unsafe { nix::sys::signal::sigaction(signal, action) }.map(drop)
+}
+
+/// setdomainname(2): the NIS domain of the UTS namespace.
+pub fn set_domain_name(name: &str) -> Result<()> {
+    // SAFETY: pointer and length of one string; the kernel wants no NUL.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len() as _) }).map(drop)
+}

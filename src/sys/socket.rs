@@ -1,0 +1,68 @@
+//! Unix sockets that carry whole messages, and descriptors with them, unix(7).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::Result;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg, sendmsg,
+};
+
+/// Sends one message; `EPIPE` when the other side is gone, never a signal.
+pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+    let fds = fd.map(|fd| [fd.as_raw_fd()]);
+    let control = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    loop {
+        let sent = sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            control.as_slice(),
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        match sent {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// Receives one message into `buffer`: its length, 0 when the other side is gone, and the descriptor
+/// that came along, close-on-exec.
+pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!(std::os::fd::RawFd);
+    loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        let message = match recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(Errno::EINTR) => continue,
+            done => done?,
+        };
+        let mut received = None;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = control {
+                for fd in fds {
+                    // SAFETY: the kernel just made it for this process, and nobody else has it.
+                    received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+        }
+        return Ok((message.bytes, received));
+    }
+}
+
+/// Accepts a connection, close-on-exec.
+pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
+    loop {
+        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            // SAFETY: a new descriptor that nobody else has.
+            done => return done.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+        }
+    }
+}
