@@ -77,21 +77,26 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(severity: Severity, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+    // Cold: the compiler moves what leads here out of the way of documents without findings.
+    #[cold]
+    #[inline(never)]
+    fn new(severity: Severity, pointer: String, message: String) -> Self {
         Finding {
             severity,
-            pointer: pointer.into(),
-            message: message.into(),
+            pointer,
+            message,
             hint: None,
         }
     }
 
+    #[cold]
     fn error(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Finding::new(Severity::Error, pointer, message)
+        Finding::new(Severity::Error, pointer.into(), message.into())
     }
 
+    #[cold]
     fn warning(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Finding::new(Severity::Warning, pointer, message)
+        Finding::new(Severity::Warning, pointer.into(), message.into())
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {

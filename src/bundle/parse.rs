@@ -11,7 +11,7 @@ use super::{Extra, Finding, Findings, repair, syntax};
 /// Larger documents are counted first. Below, no document can take more than tens of megabytes.
 const COUNTED: usize = 512 << 10;
 /// No engine's config comes near: a device takes 10 values, a seccomp profile 1,000.
-const MAX_VALUES: usize = 200_000;
+const MAX_VALUES: usize = 150_000;
 
 /// config.json. `None` if `findings` tell why not.
 pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
@@ -21,7 +21,7 @@ pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
     match serde_json::from_slice::<Spec>(raw) {
         Ok(spec) if !misspelt(spec.process().as_ref()) && !arrays_for_objects(raw) => {
             let extra = extra(raw, &spec, findings);
-            refuse_nul(raw, findings);
+            refuse_nul(raw, schema::config, findings);
             Some((spec, extra))
         }
         _ => slow_config(raw, Report::Values, findings),
@@ -35,13 +35,16 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
     }
     match serde_json::from_slice::<Process>(raw) {
         Ok(process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
-            refuse_nul(raw, findings);
+            refuse_nul(raw, schema::process, findings);
             Some(process)
         }
         _ => {
             let mut value = syntax::read(raw, findings)?;
-            schema::walk(&schema::process(), &mut value, Report::Values, findings);
-            nul(&value, "", findings);
+            let kind = schema::process();
+            schema::walk(&kind, &mut value, Report::Values, findings);
+            if mentions_nul(raw) {
+                nul_below_known(&kind, &value, findings);
+            }
             repair::process(&mut value);
             typed(value, findings)
         }
@@ -65,7 +68,9 @@ fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(S
             map.remove(*platform);
         }
     }
-    nul_below_known(&kind, &value, findings);
+    if mentions_nul(raw) {
+        nul_below_known(&kind, &value, findings);
+    }
     let extra = Extra {
         pids_limit: value
             .pointer("/linux/resources/pids/limit")
@@ -81,6 +86,9 @@ fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(S
 fn typed<T: DeserializeOwned>(value: Value, findings: &mut Findings) -> Option<T> {
     if findings.has_error() {
         return None;
+    }
+    if let Ok(typed) = T::deserialize(&value) {
+        return Some(typed);
     }
     match serde_path_to_error::deserialize(value) {
         Ok(typed) => Some(typed),
@@ -110,24 +118,43 @@ fn misspelt(process: Option<&Process>) -> bool {
 
 /// serde's derived types take an array for an object, its items for the fields in their order:
 /// `"user": []` would pass. So a bracket that doesn't follow a key of which an array is expected
-/// sends the document the slow way, which knows better. (So may one in a string. It only costs.)
-fn arrays_for_objects(raw: &[u8]) -> bool {
+/// sends the document the slow way, which knows better.
+pub(super) fn arrays_for_objects(raw: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(raw) else {
         return true;
     };
-    text.match_indices('[').any(|(at, _)| {
-        let before = raw[..at].trim_ascii_end();
-        match before.split_last() {
-            Some((b':', before)) => match before.trim_ascii_end().strip_suffix(b"\"") {
-                Some(key) => {
-                    let start = key.iter().rposition(|b| *b == b'"').map_or(0, |i| i + 1);
-                    !schema::is_list(&key[start..])
-                }
-                None => false,
-            },
-            Some((b'[' | b',', _)) | None => true,
-            _ => false,
+    // Most documents have none even among the brackets in strings.
+    text.match_indices('[').any(|(at, _)| misplaced(&raw[..at]))
+        && outside_strings(raw).any(|(at, byte)| byte == b'[' && misplaced(&raw[..at]))
+}
+
+/// Is an array out of place after this?
+fn misplaced(before: &[u8]) -> bool {
+    match before.trim_ascii_end().split_last() {
+        Some((b':', before)) => match before.trim_ascii_end().strip_suffix(b"\"") {
+            Some(key) => {
+                let start = key.iter().rposition(|b| *b == b'"').map_or(0, |i| i + 1);
+                !schema::is_list(&key[start..])
+            }
+            None => false,
+        },
+        Some((b'[' | b',', _)) | None => true,
+        Some(_) => false,
+    }
+}
+
+/// The bytes of a JSON text that belong to no string, with their offsets.
+fn outside_strings(raw: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+    let mut in_string = false;
+    let mut escaped = false;
+    raw.iter().copied().enumerate().filter(move |(_, byte)| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => return !in_string,
         }
+        false
     })
 }
 
@@ -226,13 +253,16 @@ fn number_missing(i: usize, type_name: &str, key: &str, missing: bool, findings:
 
 /// Strings of config.json end up in system calls, which end them at a NUL. JSON can spell one only
 /// as `\u0000`, so a document without a backslash is done.
-fn refuse_nul(raw: &[u8], findings: &mut Findings) {
-    if raw.contains(&b'\\')
-        && raw.windows(6).any(|w| w == b"\\u0000")
+fn refuse_nul(raw: &[u8], kind: fn() -> Kind, findings: &mut Findings) {
+    if mentions_nul(raw)
         && let Some(value) = syntax::read(raw, findings)
     {
-        nul_below_known(&schema::config(), &value, findings);
+        nul_below_known(&kind(), &value, findings);
     }
+}
+
+fn mentions_nul(raw: &[u8]) -> bool {
+    raw.contains(&b'\\') && raw.windows(6).any(|w| w == b"\\u0000")
 }
 
 /// Unknown properties are ignored, whatever they hold.
@@ -280,18 +310,9 @@ fn too_many_values(raw: &[u8], findings: &mut Findings) -> bool {
     if raw.len() <= COUNTED {
         return false;
     }
-    let mut in_string = false;
-    let mut escaped = false;
-    let mut values = 0;
-    for byte in raw {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b',' | b'[' | b'{' if !in_string => values += 1,
-            _ => {}
-        }
-    }
+    let values = outside_strings(raw)
+        .filter(|(_, byte)| matches!(byte, b',' | b'[' | b'{'))
+        .count();
     if values > MAX_VALUES {
         let message = format!("holds {values} values, more than {MAX_VALUES}");
         findings.push(Finding::error("", message));

@@ -5,8 +5,8 @@ mod table;
 
 use serde_json::{Map, Value};
 
-use super::syntax::child;
 use super::{Finding, Findings, did_you_mean, nearest};
+use crate::error::pointer_key;
 
 pub use table::{config, is_list, process};
 
@@ -70,16 +70,46 @@ pub enum Report {
 /// Reports what doesn't fit, and removes nulls (as good as absent in Go's and the crate's optional
 /// fields) and unknown capabilities from `value`.
 pub fn walk(kind: &Kind, value: &mut Value, report: Report, findings: &mut Findings) {
-    Walk { report, findings }.visit(kind, value, "");
+    let pointer = String::new();
+    Walk {
+        report,
+        findings,
+        pointer,
+    }
+    .visit(kind, value);
 }
 
 struct Walk<'a> {
     report: Report,
     findings: &'a mut Findings,
+    /// Of the value that is visited.
+    pointer: String,
 }
 
 impl Walk<'_> {
-    fn visit(&mut self, kind: &Kind, value: &mut Value, pointer: &str) {
+    fn error(&mut self, message: String, hint: Option<String>) {
+        let finding = Finding::error(self.pointer.as_str(), message);
+        self.findings.push(finding.maybe_hint(hint));
+    }
+
+    fn warning(&mut self, message: String, hint: Option<String>) {
+        let finding = Finding::warning(self.pointer.as_str(), message);
+        self.findings.push(finding.maybe_hint(hint));
+    }
+
+    /// One level down, and up again.
+    fn below(&mut self, key: &str, visit: impl FnOnce(&mut Self)) {
+        let length = self.pointer.len();
+        self.pointer.push('/');
+        match key.contains(['~', '/']) {
+            true => self.pointer.push_str(&pointer_key(key)),
+            false => self.pointer.push_str(key),
+        }
+        visit(self);
+        self.pointer.truncate(length);
+    }
+
+    fn visit(&mut self, kind: &Kind, value: &mut Value) {
         match (kind, value) {
             (Kind::Foreign, _) | (Kind::Bool, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
             (Kind::NameOrEmpty { .. }, Value::String(name)) if name.is_empty() => {}
@@ -88,11 +118,9 @@ impl Walk<'_> {
                 Value::String(name),
             ) => {
                 if !known.split(' ').any(|k| k == name) {
-                    let message = format!("invalid {what} {}", quote(name));
                     let hint = did_you_mean(name, known.split(' '))
                         .unwrap_or_else(|| format!("known are {}", known.replace(' ', ", ")));
-                    self.findings
-                        .push(Finding::error(pointer, message).hint(hint));
+                    self.error(format!("invalid {what} {}", quote(name)), Some(hint));
                 }
             }
             (Kind::Integer(range), Value::Number(number)) => {
@@ -103,36 +131,34 @@ impl Walk<'_> {
                 if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
                     let message = format!("expected {}, got the number {number}", range.words);
                     let hint = format!("from {} to {}", range.min, range.max);
-                    self.findings
-                        .push(Finding::error(pointer, message).hint(hint));
+                    self.error(message, Some(hint));
                 }
             }
-            (Kind::Capabilities, Value::Array(items)) => self.capabilities(items, pointer),
+            (Kind::Capabilities, Value::Array(items)) => self.capabilities(items),
             (Kind::List(kind), Value::Array(items)) => {
                 for (i, item) in items.iter_mut().enumerate() {
-                    self.visit(kind, item, &format!("{pointer}/{i}"));
+                    self.below(&i.to_string(), |walk| walk.visit(kind, item));
                 }
             }
             (Kind::Map(kind), Value::Object(map)) => {
                 map.retain(|_, value| !value.is_null());
                 for (key, value) in map {
-                    self.visit(kind, value, &child(pointer, key));
+                    self.below(key, |walk| walk.visit(kind, value));
                 }
             }
-            (Kind::Object(fields), Value::Object(map)) => self.object(fields, map, pointer),
+            (Kind::Object(fields), Value::Object(map)) => self.object(fields, map),
             (kind, value) => {
                 let message = format!("expected {}, got {}", kind.words(), describe(value));
-                let finding = Finding::error(pointer, message);
-                self.findings.push(finding.maybe_hint(kind.remedy(value)));
+                self.error(message, kind.remedy(value));
             }
         }
     }
 
-    fn object(&mut self, fields: &[Field], map: &mut Map<String, Value>, pointer: &str) {
+    fn object(&mut self, fields: &[Field], map: &mut Map<String, Value>) {
         map.retain(|_, value| !value.is_null());
         for field in fields {
             if let Some(value) = map.get_mut(field.name) {
-                self.visit(&field.kind, value, &child(pointer, field.name));
+                self.below(field.name, |walk| walk.visit(&field.kind, value));
                 continue;
             }
             let missing = match field.need {
@@ -142,35 +168,24 @@ impl Walk<'_> {
                 Need::RequiredUnlessEmpty => !map.is_empty(),
             };
             if missing {
-                self.missing(field, fields, map, pointer);
+                self.below(field.name, |walk| walk.missing(field, fields, map));
             }
         }
         if self.report == Report::Everything {
             let known = || fields.iter().map(|f| f.name);
             for key in map.keys().filter(|key| known().all(|k| k != *key)) {
-                let message = "unknown property, ignored";
-                let finding = Finding::warning(child(pointer, key), message);
-                self.findings
-                    .push(finding.maybe_hint(did_you_mean(key, known())));
+                let hint = did_you_mean(key, known());
+                self.below(key, |walk| {
+                    walk.warning("unknown property, ignored".into(), hint);
+                });
             }
         }
     }
 
-    fn missing(
-        &mut self,
-        field: &Field,
-        fields: &[Field],
-        map: &Map<String, Value>,
-        pointer: &str,
-    ) {
+    fn missing(&mut self, field: &Field, fields: &[Field], map: &Map<String, Value>) {
         let message = match &field.kind {
             Kind::Name { what, .. } => format!("invalid {what}: {:?} is required", field.name),
             _ => format!("{:?} is required", field.name),
-        };
-        let pointer = child(pointer, field.name);
-        let finding = match field.need {
-            Need::Expected => Finding::warning(pointer, format!("{message}; read as zero")),
-            _ => Finding::error(pointer, message),
         };
         let unknown = map
             .keys()
@@ -178,35 +193,33 @@ impl Walk<'_> {
             .filter(|key| fields.iter().all(|f| f.name != *key));
         let hint = nearest(field.name, unknown)
             .map(|key| format!("{key:?} is no property: did you mean {:?}?", field.name));
-        self.findings.push(finding.maybe_hint(hint));
+        match field.need {
+            Need::Expected => self.warning(format!("{message}; read as zero"), hint),
+            _ => self.error(message, hint),
+        }
     }
 
-    fn capabilities(&mut self, items: &mut Vec<Value>, pointer: &str) {
+    fn capabilities(&mut self, items: &mut Vec<Value>) {
         let mut index = 0;
         items.retain(|item| {
-            let pointer = format!("{pointer}/{index}");
+            let place = index.to_string();
             index += 1;
             let Some(name) = item.as_str() else {
                 let message = format!("expected a string, got {}", describe(item));
-                self.findings.push(Finding::error(pointer, message));
+                self.below(&place, |walk| walk.error(message, None));
                 return true;
             };
             // The crate takes names in any case, with and without prefix.
             let upper = name.to_ascii_uppercase();
-            let known = table::CAPABILITIES
-                .split(' ')
-                .any(|k| k == upper.trim_start_matches("CAP_"));
-            if !known {
-                let message = format!("unknown capability {}, left out", quote(name));
-                let hint = nearest(
-                    upper.trim_start_matches("CAP_"),
-                    table::CAPABILITIES.split(' '),
-                )
-                .map(|name| format!("did you mean CAP_{name}?"));
-                self.findings
-                    .push(Finding::warning(pointer, message).maybe_hint(hint));
+            let bare = upper.trim_start_matches("CAP_");
+            let known = table::CAPABILITIES.split(' ');
+            if known.clone().any(|k| k == bare) {
+                return true;
             }
-            known
+            let message = format!("unknown capability {}, left out", quote(name));
+            let hint = nearest(bare, known).map(|name| format!("did you mean CAP_{name}?"));
+            self.below(&place, |walk| walk.warning(message, hint));
+            false
         });
     }
 }
