@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
 use crate::error::{Error, Result, Step};
+use crate::process::program::Passed;
+use crate::process::protect;
+use crate::sys::fd;
 
 mod global;
 pub use global::{Driver, Global, Rootless};
@@ -165,6 +168,35 @@ fn refuse(given: &[(&str, bool)]) -> Result<()> {
 /// A number of descriptors.
 fn parse_count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "want a number".into())
+}
+
+/// For the commands that put a process into a container, before anything else: takes count of what it
+/// is to get, drops every other descriptor that the caller left open, and moves husk out of reach.
+fn enter_container(preserved: u32) -> Result<Passed> {
+    let listening = std::env::var("LISTEN_FDS").ok();
+    let passed = Passed {
+        preserved,
+        listening: listening.and_then(|count| count.parse().ok()).unwrap_or(0),
+    };
+    let first = 3u32
+        .checked_add(preserved)
+        .and_then(|first| first.checked_add(passed.listening))
+        .filter(|&first| first <= i32::MAX as u32)
+        .ok_or_else(|| {
+            Error::new("--preserve-fds")
+                .on(preserved)
+                .because("too many")
+        })?;
+    for number in 3..first {
+        if !fd::is_open(number) {
+            return Err(Error::new("--preserve-fds")
+                .on(preserved)
+                .because(format!("descriptor {number} is not open")));
+        }
+    }
+    fd::cloexec_from(first).step("close", "descriptors of the caller")?;
+    protect::run_protected()?;
+    Ok(passed)
 }
 
 /// Writes to standard output, where engines expect this text and nothing else. Returns exit status 0.

@@ -66,7 +66,9 @@ impl From<&oci::Hook> for Hook {
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
             env: hook.env().clone().unwrap_or_default(),
-            timeout: hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()),
+            timeout: hook
+                .timeout()
+                .and_then(|seconds| u64::try_from(seconds).ok()),
         }
     }
 }

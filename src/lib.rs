@@ -1,13 +1,16 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
 
 pub mod bundle;
+pub mod cgroups;
 pub mod cli;
 pub mod commands;
+pub mod container;
 pub mod error;
 pub mod hooks;
 pub mod log;
 pub mod namespaces;
 pub mod process;
 pub mod rootfs;
+pub mod seccomp;
 pub mod signal;
 pub mod sys;

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{Gid, Pid, Uid};
@@ -95,7 +94,10 @@ impl Plan {
             let Some(&(_, kind, name)) = KINDS.iter().find(|(typ, ..)| *typ == entry.typ()) else {
                 continue;
             };
-            let path = entry.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+            let path = entry
+                .path()
+                .as_deref()
+                .filter(|path| !path.as_os_str().is_empty());
             match path {
                 None => plan.new |= kind,
                 Some(path) => plan.join(index, kind, name, path)?,
@@ -124,8 +126,7 @@ impl Plan {
         let fail = || Error::new("open namespace").on(path.display()).at(&pointer);
         // O_NONBLOCK: a fifo in its place mustn't hold husk up.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let namespace =
-            open(path, flags, Mode::empty()).or_fail(|errno| fail().errno(errno))?;
+        let namespace = open(path, flags, Mode::empty()).or_fail(|errno| fail().errno(errno))?;
         match kind_of(&namespace) {
             Ok(found) if found == kind => {}
             Ok(found) => {
@@ -138,9 +139,7 @@ impl Plan {
                     .errno(Errno::EINVAL));
             }
             Err(_) => {
-                return Err(fail()
-                    .because(format!("it is not a namespace"))
-                    .errno(Errno::EINVAL));
+                return Err(fail().because("it is not a namespace").errno(Errno::EINVAL));
             }
         }
         // setns(2) refuses to enter the user namespace that one is in.
@@ -199,7 +198,11 @@ impl Plan {
 
     /// For the parent, before clone3(2): its children will be in the pid namespace.
     pub fn enter_pid(&self) -> Result<()> {
-        match self.joined.iter().find(|joined| joined.kind == CloneFlags::CLONE_NEWPID) {
+        match self
+            .joined
+            .iter()
+            .find(|joined| joined.kind == CloneFlags::CLONE_NEWPID)
+        {
             Some(joined) => joined.enter().or_fail(|errno| joined.error(errno)),
             None => Ok(()),
         }
@@ -235,8 +238,11 @@ impl Plan {
             }
         }
         if self.new.contains(CloneFlags::CLONE_NEWCGROUP) {
-            unshare(CloneFlags::CLONE_NEWCGROUP)
-                .or_fail(|errno| Error::new("make cgroup namespace").at("/linux/namespaces").errno(errno))?;
+            unshare(CloneFlags::CLONE_NEWCGROUP).or_fail(|errno| {
+                Error::new("make cgroup namespace")
+                    .at("/linux/namespaces")
+                    .errno(errno)
+            })?;
         }
         Ok(())
     }
@@ -246,7 +252,11 @@ impl Plan {
         if !self.new.contains(NEWTIME) {
             return Ok(());
         }
-        let fail = |errno| Error::new("make time namespace").at("/linux/timeOffsets").errno(errno);
+        let fail = |errno| {
+            Error::new("make time namespace")
+                .at("/linux/timeOffsets")
+                .errno(errno)
+        };
         unshare(NEWTIME).or_fail(fail)?;
         if !self.offsets.is_empty() {
             write("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
@@ -260,34 +270,24 @@ impl Plan {
         setns(&namespace, NEWTIME).or_fail(fail)
     }
 
-    /// Writes the maps of a new user namespace that `pid`, not yet reaped, is in.
-    pub fn map_ids(&self, pid: Pid) -> Result<()> {
-        if !self.new.contains(CloneFlags::CLONE_NEWUSER) {
-            return Ok(());
+    pub fn id_maps(&self) -> IdMaps {
+        IdMaps {
+            uid: self.uid_map.clone(),
+            gid: self.gid_map.clone(),
         }
-        let fail = |file: &str, pointer: &str, errno| {
-            let error = Error::new("map ids")
-                .on(format!("/proc/{pid}/{file}"))
-                .at(pointer)
-                .errno(errno);
-            match errno {
-                Errno::EPERM => error.hint("only root may map other ids than its own"),
-                Errno::EINVAL => error.hint("the mappings overlap, or a host id is not mapped here"),
-                _ => error,
-            }
-        };
-        if !Uid::effective().is_root() {
-            // user_namespaces(7): the condition for an ordinary user to map its group.
-            write(format!("/proc/{pid}/setgroups"), "deny")
-                .or_fail(|errno| fail("setgroups", "/linux/gidMappings", errno))?;
+    }
+
+    /// Which uid of the host `uid` is in a new user namespace; itself without one.
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        if self.origin(CloneFlags::CLONE_NEWUSER) == Origin::Inherited {
+            return Some(uid);
         }
-        for (file, map, pointer) in [
-            ("gid_map", &self.gid_map, "/linux/gidMappings"),
-            ("uid_map", &self.uid_map, "/linux/uidMappings"),
-        ] {
-            write(format!("/proc/{pid}/{file}"), map).or_fail(|errno| fail(file, pointer, errno))?;
-        }
-        Ok(())
+        self.uid_map.lines().find_map(|line| {
+            let mut numbers = line.split(' ').map_while(|word| word.parse::<u32>().ok());
+            let (inside, outside, size) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            let offset = uid.checked_sub(inside)?;
+            (offset < size).then(|| outside.saturating_add(offset))
+        })
     }
 
     /// Becomes root of the container's user namespace: what is made from now on is its, and files that
@@ -303,10 +303,52 @@ impl Plan {
     }
 }
 
+/// The maps of a new user namespace, user_namespaces(7).
+#[derive(Debug)]
+pub struct IdMaps {
+    uid: String,
+    gid: String,
+}
+
+impl IdMaps {
+    /// Writes the maps of the user namespace that `pid`, not yet reaped, was born in.
+    pub fn write(&self, pid: Pid) -> Result<()> {
+        let fail = |file: &str, pointer: &str, errno| {
+            let error = Error::new("map ids")
+                .on(format!("/proc/{pid}/{file}"))
+                .at(pointer)
+                .errno(errno);
+            match errno {
+                Errno::EPERM => error.hint("only root may map other ids than its own"),
+                Errno::EINVAL => {
+                    error.hint("the mappings overlap, or a host id is not mapped here")
+                }
+                _ => error,
+            }
+        };
+        if !Uid::effective().is_root() {
+            // The condition for an ordinary user to map its group.
+            write(format!("/proc/{pid}/setgroups"), "deny")
+                .or_fail(|errno| fail("setgroups", "/linux/gidMappings", errno))?;
+        }
+        for (file, map, pointer) in [
+            ("gid_map", &self.gid, "/linux/gidMappings"),
+            ("uid_map", &self.uid, "/linux/uidMappings"),
+        ] {
+            write(format!("/proc/{pid}/{file}"), map)
+                .or_fail(|errno| fail(file, pointer, errno))?;
+        }
+        Ok(())
+    }
+}
+
 fn write(path: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     // One write(2): these files take no second one.
-    File::options().write(true).open(path)?.write_all(text.as_bytes())
+    File::options()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 fn map(mappings: &[LinuxIdMapping]) -> String {
@@ -346,8 +388,8 @@ mod tests {
 
     #[test]
     fn the_wrong_type_is_an_error_that_says_so() {
-        let error = plan(r#"{"namespaces": [{"type": "uts", "path": "/proc/self/ns/ipc"}]}"#)
-            .unwrap_err();
+        let error =
+            plan(r#"{"namespaces": [{"type": "uts", "path": "/proc/self/ns/ipc"}]}"#).unwrap_err();
         assert_eq!(
             error.to_string(),
             "open namespace /proc/self/ns/ipc (/linux/namespaces/0/path): \

@@ -35,6 +35,14 @@ pub struct Process {
     pub channel: Channel,
 }
 
+impl Process {
+    /// Kills and reaps it.
+    pub fn end(&self) {
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = reap(&self.pidfd);
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -139,7 +147,9 @@ fn leave_pid(ours: Option<OwnedFd>) -> Result<()> {
 }
 
 fn no_process(errno: Errno) -> Error {
-    let error = Error::new("make process").at("/linux/namespaces").errno(errno);
+    let error = Error::new("make process")
+        .at("/linux/namespaces")
+        .errno(errno);
     match errno {
         Errno::EPERM => error.hint("new namespaces need root, or a user namespace of the container's own"),
         Errno::ENOSPC => error.hint("a limit under /proc/sys/user (max_*_namespaces) is reached"),
@@ -172,9 +182,10 @@ pub fn explain_end(pidfd: &OwnedFd) -> Error {
         Ok(Ended::Killed(libc::SIGKILL)) => error
             .because("its process was killed by SIGKILL")
             .hint("out of memory? compare linux.resources.memory.limit"),
-        Ok(Ended::Killed(signal)) => {
-            error.because(format!("its process was killed by {}", Signal::from_number(signal)))
-        }
+        Ok(Ended::Killed(signal)) => error.because(format!(
+            "its process was killed by {}",
+            Signal::from_number(signal)
+        )),
         Ok(Ended::Exited(status)) => {
             error.because(format!("its process ended with status {status}"))
         }

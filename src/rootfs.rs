@@ -25,9 +25,9 @@ use oci_spec::runtime::Spec;
 
 use self::devices::Node;
 pub use self::handle::Rootfs;
-pub use self::procfs::Procfs;
 use self::mounts::{Mount, Surroundings};
 use self::overlay::Overlay;
+pub use self::procfs::Procfs;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes};
 

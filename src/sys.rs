@@ -3,11 +3,14 @@
 //! The only place with `unsafe`. Every wrapper returns the errno as it came;
 //! callers say what it means.
 
+pub mod bpf;
 pub mod fd;
 pub mod keyring;
 pub mod link;
 pub mod mount;
 pub mod prctl;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 pub mod tty;
+pub mod xattr;

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use super::{Global, refuse};
+use crate::container::create::{Request, create};
 use crate::error::Result;
+use crate::process::program::Passed;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -40,16 +42,36 @@ pub struct Args {
 impl Args {
     /// Options that a later version brings.
     pub fn refuse_later(&self) -> Result<()> {
-        refuse(&[
-            ("--pidfd-socket", self.pidfd_socket.is_some()),
-            ("--no-pivot", self.no_pivot),
-            ("--no-new-keyring", self.no_new_keyring),
-        ])
+        refuse(&[("--pidfd-socket", self.pidfd_socket.is_some())])
+    }
+
+    /// What is asked of [`create`].
+    pub fn request<'a>(
+        &'a self,
+        global: &'a Global,
+        passed: Passed,
+        attached: bool,
+    ) -> Request<'a> {
+        Request {
+            root: &global.root,
+            id: &self.id,
+            bundle: &self.bundle,
+            console_socket: self.console_socket.as_deref(),
+            pid_file: self.pid_file.as_deref(),
+            passed,
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            overlay: self.overlay.as_deref(),
+            lower: &self.lower,
+            attached,
+        }
     }
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     args.refuse_later()?;
     global.driver()?;
-    anyhow::bail!("create: not wired yet")
+    let passed = super::enter_container(args.preserve_fds)?;
+    create(&args.request(global, passed, false))?;
+    Ok(0)
 }

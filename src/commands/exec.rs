@@ -1,8 +1,15 @@
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use oci_spec::runtime::{Capabilities, Process};
+
 use super::{Global, refuse};
-use crate::error::Result;
+use crate::container::create::{send_terminal, write_pid_file};
+use crate::container::exec::{Target, read_process};
+use crate::error::{Error, Result};
+use crate::process::exec;
+use crate::process::foreground::{self, Signals};
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -73,8 +80,87 @@ impl Args {
             ("--process-label", self.process_label.is_some()),
             ("--apparmor", self.apparmor.is_some()),
             ("--cgroup", !self.cgroup.is_empty()),
-            ("--ignore-paused", self.ignore_paused),
         ])
+    }
+
+    /// The process to run: from the file, or the container's own with what is different.
+    fn process(&self, target: &Target) -> Result<Process> {
+        if let Some(path) = &self.process {
+            return read_process(path);
+        }
+        let mut process = target.template()?;
+        process.set_args(Some(self.program.clone()));
+        process.set_terminal(Some(self.tty));
+        process.set_console_size(None);
+        if let Some(cwd) = &self.cwd {
+            process.set_cwd(cwd.into());
+        }
+        let mut env = process.env().clone().unwrap_or_default();
+        env.extend(self.env.iter().cloned());
+        process.set_env(Some(env));
+        if self.no_new_privs {
+            process.set_no_new_privileges(Some(true));
+        }
+        self.set_user(&mut process)?;
+        self.add_capabilities(&mut process)?;
+        // As with a document of its own, which is checked when it is read.
+        let raw = serde_json::to_vec(&process)
+            .map_err(|error| Error::new("describe the process").because(error.to_string()))?;
+        crate::bundle::parse_process(&raw)?;
+        Ok(process)
+    }
+
+    fn set_user(&self, process: &mut Process) -> Result<()> {
+        let mut user = process.user().clone();
+        if let Some(given) = self.user {
+            user.set_uid(given.uid);
+            if let Some(gid) = given.gid {
+                user.set_gid(gid);
+            }
+        }
+        if !self.additional_gids.is_empty() {
+            let mut groups = user.additional_gids().clone().unwrap_or_default();
+            groups.extend(&self.additional_gids);
+            user.set_additional_gids(Some(groups));
+        }
+        process.set_user(user);
+        Ok(())
+    }
+
+    /// Never into the inheritable set: from there a program's file capabilities would take them
+    /// (CVE-2022-29162). Ambient only where they are inheritable already.
+    fn add_capabilities(&self, process: &mut Process) -> Result<()> {
+        if self.cap.is_empty() {
+            return Ok(());
+        }
+        let mut sets = process.capabilities().clone().unwrap_or_default();
+        let mut added = Capabilities::new();
+        for name in &self.cap {
+            let upper = name.to_ascii_uppercase();
+            let upper = upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned();
+            let known = serde_json::from_value(serde_json::Value::String(format!("CAP_{upper}")));
+            added.insert(
+                known.map_err(|_| Error::new("--cap").on(name).because("no such capability"))?,
+            );
+        }
+        let with = |set: &Option<Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.extend(added.iter().copied());
+            Some(set)
+        };
+        sets.set_bounding(with(sets.bounding()));
+        sets.set_effective(with(sets.effective()));
+        sets.set_permitted(with(sets.permitted()));
+        if let Some(inheritable) = sets.inheritable() {
+            let both: Capabilities = added.intersection(inheritable).copied().collect();
+            if !both.is_empty() {
+                let mut ambient = sets.ambient().clone().unwrap_or_default();
+                ambient.extend(both);
+                sets.set_ambient(Some(ambient));
+            }
+        }
+        process.set_capabilities(Some(sets));
+        Ok(())
     }
 }
 
@@ -115,9 +201,59 @@ fn parse_id(text: &str) -> Result<u32, String> {
     }
 }
 
-pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     args.refuse_later()?;
-    anyhow::bail!("exec: not wired yet")
+    let passed = super::enter_container(args.preserve_fds)?;
+    let target = Target::find(&global.root, &args.id, args.ignore_paused)?;
+    let process = args.process(&target)?;
+    let wants_terminal = process.terminal().unwrap_or(false);
+    match (args.detach, wants_terminal, &args.console_socket) {
+        (true, true, None) => {
+            return Err(Error::new(
+                "cannot allocate tty if husk will detach without setting console socket",
+            )
+            .hint("give --console-socket, or leave the terminal away")
+            .into());
+        }
+        (false, _, Some(_)) => {
+            return Err(Error::new(
+                "cannot use console socket if husk will not detach or allocate tty",
+            )
+            .hint("give --detach as well, or leave --console-socket away")
+            .into());
+        }
+        _ => {}
+    }
+    let signals = (!args.detach).then(Signals::hold).transpose()?;
+    let mut joined = target.join(&process, passed)?;
+    let mut terminal = joined.terminal.take();
+    let ready = match (&args.console_socket, terminal.take()) {
+        (Some(path), Some(master)) => send_terminal(path, &master),
+        (_, master) => {
+            terminal = master;
+            Ok(())
+        }
+    };
+    let released = ready
+        .and_then(|()| match &args.pid_file {
+            Some(path) => write_pid_file(path, joined.process.pid),
+            None => Ok(()),
+        })
+        .and_then(|()| exec::release(&joined.process));
+    if let Err(error) = released {
+        joined.process.end();
+        return Err(error.into());
+    }
+    match signals {
+        None => Ok(0),
+        Some(signals) => {
+            let process = &joined.process;
+            Ok(
+                foreground::attend(&signals, process.pid, process.pidfd.as_fd(), terminal)?
+                    .status(),
+            )
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::Global;
+use crate::container;
 use crate::signal::Signal;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub struct Args {
     pub signal: Signal,
 }
 
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<u8> {
-    anyhow::bail!("kill: not wired yet")
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
+    container::find(&global.root, &args.id)?.signal(args.signal, args.all)?;
+    Ok(0)
 }

@@ -1,5 +1,10 @@
-use super::{Global, create, refuse};
+use super::{Global, create};
+use crate::container::Container;
+use crate::container::create::{Created, create};
 use crate::error::Result;
+use crate::process::foreground::{self, Signals};
+use crate::sys::prctl;
+use std::os::fd::AsFd;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -17,16 +22,43 @@ pub struct Args {
     pub no_subreaper: bool,
 }
 
-impl Args {
-    /// Options that a later version brings.
-    pub fn refuse_later(&self) -> Result<()> {
-        self.create.refuse_later()?;
-        refuse(&[("--keep", self.keep), ("--no-subreaper", self.no_subreaper)])
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
+    args.create.refuse_later()?;
+    global.driver()?;
+    let passed = super::enter_container(args.create.preserve_fds)?;
+    let request = args.create.request(global, passed, !args.detach);
+    if args.detach {
+        let created = create(&request)?;
+        start(&args, global, created)?;
+        return Ok(0);
     }
+    let signals = Signals::hold()?;
+    if !args.no_subreaper {
+        // What the program leaves behind is reaped here, as by an init.
+        prctl::set_child_subreaper().map_err(|errno| {
+            crate::error::Error::new("become reaper of the container").errno(errno)
+        })?;
+    }
+    let mut created = create(&request)?;
+    let terminal = created.terminal.take();
+    let created = start(&args, global, created)?;
+    let ended = foreground::attend(&signals, created.pid, created.pidfd.as_fd(), terminal);
+    if !args.keep {
+        Container::delete(&global.root, &args.create.id, true)?;
+    }
+    Ok(ended?.status())
 }
 
-pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    args.refuse_later()?;
-    global.driver()?;
-    anyhow::bail!("run: not wired yet")
+/// A container that can't be started is of no use to anybody.
+fn start(args: &Args, global: &Global, created: Created) -> Result<Created> {
+    let id = &args.create.id;
+    match Container::start(&global.root, id) {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            if !args.keep {
+                Container::delete(&global.root, id, true)?;
+            }
+            Err(error)
+        }
+    }
 }

@@ -1,4 +1,5 @@
 use super::Global;
+use crate::container::Container;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -7,6 +8,7 @@ pub struct Args {
     pub id: String,
 }
 
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<u8> {
-    anyhow::bail!("start: not wired yet")
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
+    Container::start(&global.root, &args.id)?;
+    Ok(0)
 }

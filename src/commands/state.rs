@@ -1,4 +1,7 @@
 use super::Global;
+use super::list::Shown;
+use super::print;
+use crate::container;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -7,6 +10,8 @@ pub struct Args {
     pub id: String,
 }
 
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<u8> {
-    anyhow::bail!("state: not wired yet")
+pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
+    let shown = Shown::of(&container::find(&global.root, &args.id)?)?;
+    let text = serde_json::to_string_pretty(&shown)?;
+    Ok(print(&format!("{text}\n"))?)
 }

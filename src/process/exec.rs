@@ -54,16 +54,22 @@ pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
 }
 
 fn run(exec: Exec, channel: Channel) -> ! {
-    let failed = |error| {
-        let _ = channel.report(&Report::Failed(error));
-        sys::exit(1)
-    };
     let prepared = match enter(exec, &channel) {
         Ok(prepared) => prepared,
-        Err(error) => failed(error),
+        Err(error) => {
+            let _ = channel.report(&Report::Failed(error));
+            sys::exit(1)
+        }
     };
-    if let Err(error) = channel.report(&Report::Ready).and_then(|()| channel.wait()) {
-        failed(error)
+    if system::fd::close_but(3 + prepared.preserved(), &[channel.fd()]).is_err() {
+        sys::exit(1)
+    }
+    if channel
+        .report(&Report::Ready)
+        .and_then(|()| channel.wait())
+        .is_err()
+    {
+        sys::exit(1)
     }
     let error = prepared.execute();
     let _ = system::socket::send(channel.fd(), &channel::failure(&error), None);

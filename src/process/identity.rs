@@ -47,15 +47,15 @@ impl Identity {
             .iter()
             .flatten()
             .enumerate()
-            .map(|(index, limit)| {
-                (resource(limit.typ()), limit.soft(), limit.hard(), index)
-            })
+            .map(|(index, limit)| (resource(limit.typ()), limit.soft(), limit.hard(), index))
             .collect();
         Ok(Identity {
             uid: Uid::from_raw(user.uid()),
             gid: Gid::from_raw(user.gid()),
             groups: groups.map(|&gid| Gid::from_raw(gid)).collect(),
-            umask: user.umask().map(|bits| Mode::from_bits_truncate(bits & 0o777)),
+            umask: user
+                .umask()
+                .map(|bits| Mode::from_bits_truncate(bits & 0o777)),
             sets: process
                 .capabilities()
                 .as_ref()
@@ -169,9 +169,8 @@ impl Identity {
         prctl::clear_ambient().or_fail(fail)?;
         let ambient = self.sets.ambient & permitted & inheritable;
         for capability in (0..64).filter(|bit| ambient & 1 << bit != 0) {
-            prctl::raise_ambient(capability).or_fail(|errno| {
-                fail(errno).at("/process/capabilities/ambient")
-            })?;
+            prctl::raise_ambient(capability)
+                .or_fail(|errno| fail(errno).at("/process/capabilities/ambient"))?;
         }
         Ok(())
     }
@@ -180,7 +179,10 @@ impl Identity {
 impl Sets {
     fn of(capabilities: &oci::LinuxCapabilities) -> Sets {
         let mask = |set: &Option<oci::Capabilities>| {
-            set.iter().flatten().filter_map(bit).fold(0, |mask, bit| mask | bit)
+            set.iter()
+                .flatten()
+                .filter_map(bit)
+                .fold(0, |mask, bit| mask | bit)
         };
         Sets {
             bounding: mask(capabilities.bounding()),
@@ -199,28 +201,30 @@ fn bit(capability: &oci::Capability) -> Option<u64> {
         true => name,
         false => format!("CAP_{name}"),
     };
-    Capability::from_str(&name).ok().map(|known| known.bitmask())
+    Capability::from_str(&name)
+        .ok()
+        .map(|known| known.bitmask())
 }
 
 fn resource(kind: oci::PosixRlimitType) -> u32 {
     use oci::PosixRlimitType as Type;
     match kind {
-        Type::RlimitCpu => libc::RLIMIT_CPU as u32,
-        Type::RlimitFsize => libc::RLIMIT_FSIZE as u32,
-        Type::RlimitData => libc::RLIMIT_DATA as u32,
-        Type::RlimitStack => libc::RLIMIT_STACK as u32,
-        Type::RlimitCore => libc::RLIMIT_CORE as u32,
-        Type::RlimitRss => libc::RLIMIT_RSS as u32,
-        Type::RlimitNproc => libc::RLIMIT_NPROC as u32,
-        Type::RlimitNofile => libc::RLIMIT_NOFILE as u32,
-        Type::RlimitMemlock => libc::RLIMIT_MEMLOCK as u32,
-        Type::RlimitAs => libc::RLIMIT_AS as u32,
-        Type::RlimitLocks => libc::RLIMIT_LOCKS as u32,
-        Type::RlimitSigpending => libc::RLIMIT_SIGPENDING as u32,
-        Type::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE as u32,
-        Type::RlimitNice => libc::RLIMIT_NICE as u32,
-        Type::RlimitRtprio => libc::RLIMIT_RTPRIO as u32,
-        Type::RlimitRttime => libc::RLIMIT_RTTIME as u32,
+        Type::RlimitCpu => libc::RLIMIT_CPU as _,
+        Type::RlimitFsize => libc::RLIMIT_FSIZE as _,
+        Type::RlimitData => libc::RLIMIT_DATA as _,
+        Type::RlimitStack => libc::RLIMIT_STACK as _,
+        Type::RlimitCore => libc::RLIMIT_CORE as _,
+        Type::RlimitRss => libc::RLIMIT_RSS as _,
+        Type::RlimitNproc => libc::RLIMIT_NPROC as _,
+        Type::RlimitNofile => libc::RLIMIT_NOFILE as _,
+        Type::RlimitMemlock => libc::RLIMIT_MEMLOCK as _,
+        Type::RlimitAs => libc::RLIMIT_AS as _,
+        Type::RlimitLocks => libc::RLIMIT_LOCKS as _,
+        Type::RlimitSigpending => libc::RLIMIT_SIGPENDING as _,
+        Type::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE as _,
+        Type::RlimitNice => libc::RLIMIT_NICE as _,
+        Type::RlimitRtprio => libc::RLIMIT_RTPRIO as _,
+        Type::RlimitRttime => libc::RLIMIT_RTTIME as _,
     }
 }
 

@@ -65,10 +65,22 @@ pub fn run(init: Init, channel: Channel) -> ! {
     };
     match init.set_up(&channel) {
         Err(error) => failed(error),
-        Ok(waiting) => match channel.report(&Report::Ready) {
-            Ok(()) => waiting.run(channel),
-            Err(error) => failed(error),
-        },
+        Ok(waiting) => {
+            // What husk had open, the lock of the record among it, is not for a process that may wait
+            // for days next to others that may look at it (CVE-2016-9962).
+            let kept = [
+                channel.fd(),
+                waiting.gate.listener.as_fd(),
+                waiting.gate.lock.as_fd(),
+            ];
+            let ready = sys::fd::close_but(3 + waiting.preserved, &kept)
+                .step("close", "descriptors")
+                .and_then(|()| channel.report(&Report::Ready));
+            match ready {
+                Ok(()) => waiting.run(channel),
+                Err(error) => failed(error),
+            }
+        }
     }
 }
 
@@ -122,6 +134,7 @@ impl Init {
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
         Ok(Waiting {
+            preserved: prepared.as_ref().map_or(0, Prepared::preserved),
             prepared,
             start_hooks: self.start_hooks,
             subject: self.subject,
@@ -131,12 +144,20 @@ impl Init {
 
     fn name_host(&self) -> Result<()> {
         if let Some(name) = &self.hostname {
-            nix::unistd::sethostname(name)
-                .or_fail(|errno| Error::new("set host name").on(name).at("/hostname").errno(errno))?;
+            nix::unistd::sethostname(name).or_fail(|errno| {
+                Error::new("set host name")
+                    .on(name)
+                    .at("/hostname")
+                    .errno(errno)
+            })?;
         }
         if let Some(name) = &self.domainname {
-            sys::process::set_domain_name(name)
-                .or_fail(|errno| Error::new("set domain name").on(name).at("/domainname").errno(errno))?;
+            sys::process::set_domain_name(name).or_fail(|errno| {
+                Error::new("set domain name")
+                    .on(name)
+                    .at("/domainname")
+                    .errno(errno)
+            })?;
         }
         Ok(())
     }
@@ -151,11 +172,11 @@ fn join_keyring(name: &CString) -> Result<()> {
         // A kernel without keyrings, or a filter around husk: nothing to isolate.
         Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
         Err(errno) => Err({
-            let error = Error::new("make session keyring").on(name.to_string_lossy()).errno(errno);
+            let error = Error::new("make session keyring")
+                .on(name.to_string_lossy())
+                .errno(errno);
             match errno {
-                Errno::EDQUOT => error.hint(
-                    "raise kernel.keys.maxkeys, or give --no-new-keyring",
-                ),
+                Errno::EDQUOT => error.hint("raise kernel.keys.maxkeys, or give --no-new-keyring"),
                 _ => error,
             }
         }),
@@ -178,6 +199,7 @@ fn write_sysctl(values: &[(String, String)]) -> Result<()> {
 /// A created container: everything is done but what needs the start.
 struct Waiting {
     prepared: Option<Prepared>,
+    preserved: u32,
     start_hooks: Vec<Hook>,
     subject: Subject,
     gate: Gate,
@@ -221,7 +243,12 @@ impl Waiting {
 
     fn start(&self) -> Error {
         let state = self.subject.json("created", Some(getpid()));
-        let run = hooks::run(Point::StartContainer, &self.start_hooks, &state, Some(Path::new("/")));
+        let run = hooks::run(
+            Point::StartContainer,
+            &self.start_hooks,
+            &state,
+            Some(Path::new("/")),
+        );
         match (run, &self.prepared) {
             (Err(error), _) => error,
             (Ok(()), None) => Error::config("/process", "missing: there is nothing to start"),

@@ -36,10 +36,8 @@ pub fn find(name: &str, environment: &[String]) -> Result<CString> {
             _ => error.errno(errno),
         }
     };
-    path.and_then(|path| {
-        CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
-    })
-    .map_err(fail)
+    path.and_then(|path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL))
+        .map_err(fail)
 }
 
 fn search(name: &str, environment: &[String]) -> nix::Result<PathBuf> {

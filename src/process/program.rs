@@ -71,8 +71,11 @@ impl Program {
     pub fn prepare(mut self) -> Result<Prepared> {
         self.identity.limit()?;
         if self.identity.no_new_privileges {
-            sys::prctl::set_no_new_privileges()
-                .or_fail(|errno| Error::new("set no_new_privs").at("/process/noNewPrivileges").errno(errno))?;
+            sys::prctl::set_no_new_privileges().or_fail(|errno| {
+                Error::new("set no_new_privs")
+                    .at("/process/noNewPrivileges")
+                    .errno(errno)
+            })?;
         }
         // The user may not be allowed to go there, or only the user (an NFS home).
         let early = nix::unistd::chdir(&self.directory);
@@ -132,7 +135,11 @@ impl Program {
 
     /// HOME as login(1) would set it, where the configuration doesn't.
     fn add_home(&mut self) {
-        let given = |entry: &String| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty());
+        let given = |entry: &String| {
+            entry
+                .strip_prefix("HOME=")
+                .is_some_and(|home| !home.is_empty())
+        };
         if self.environment.iter().any(given) {
             return;
         }
@@ -142,8 +149,7 @@ impl Program {
         let home = std::fs::read("/etc/passwd").ok().and_then(|passwd| {
             String::from_utf8_lossy(&passwd).lines().find_map(|line| {
                 let mut fields = line.split(':').skip(2);
-                (fields.next() == Some(&uid))
-                    .then(|| fields.nth(2).unwrap_or_default().to_owned())
+                (fields.next() == Some(&uid)).then(|| fields.nth(2).unwrap_or_default().to_owned())
             })
         });
         let home = home.filter(|home| !home.is_empty() && !home.contains('\0'));
@@ -162,6 +168,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    pub fn preserved(&self) -> u32 {
+        self.program.preserved
+    }
+
     /// With no_new_privs anybody may install a filter; otherwise it takes CAP_SYS_ADMIN, so the
     /// capabilities go after it.
     fn restricts_early(&self) -> bool {
@@ -222,8 +232,12 @@ impl Prepared {
             Errno::ENOENT => error.hint(
                 "the file is there: the interpreter in its #! line, or its ELF loader, is missing",
             ),
-            Errno::ENOEXEC => error.hint("it is for another architecture, or a script without a #! line"),
-            Errno::EACCES => error.hint("its interpreter is not executable, or it is on a noexec mount"),
+            Errno::ENOEXEC => {
+                error.hint("it is for another architecture, or a script without a #! line")
+            }
+            Errno::EACCES => {
+                error.hint("its interpreter is not executable, or it is on a noexec mount")
+            }
             _ => error,
         }
     }

@@ -34,9 +34,8 @@ fn fail(errno: Errno) -> Error {
 /// Runs husk again from where it can't be written, unless it already does. For every command that puts
 /// a process into a container, and before anything else that has an effect.
 pub fn run_protected() -> Result<()> {
-    let executable = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).or_fail(|errno| {
-        fail(errno).hint("husk needs /proc to be mounted")
-    })?;
+    let executable = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
     let read_only = fstatvfs(&executable).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
     if read_only || is_sealed() {
         return Ok(());
@@ -47,9 +46,9 @@ pub fn run_protected() -> Result<()> {
         done => done.or_fail(fail)?,
     };
     let arguments = Strings::new(std::env::args_os().map(OsStringExt::into_vec)).or_fail(fail)?;
-    let environment = Strings::new(std::env::vars_os().map(|(name, value)| {
-        [name.as_bytes(), b"=", value.as_bytes()].concat()
-    }))
+    let environment = Strings::new(
+        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()),
+    )
     .or_fail(fail)?;
     let errno = execveat(
         copy.as_raw_fd(),

@@ -32,7 +32,9 @@ impl Procfs {
                 .at(format!("/linux/sysctl/{}", pointer_key(key)))
                 .errno(errno);
             match errno {
-                Errno::ENOENT => error.hint("this kernel has no such sysctl in the container's namespaces"),
+                Errno::ENOENT => {
+                    error.hint("this kernel has no such sysctl in the container's namespaces")
+                }
                 Errno::EINVAL => error.hint("the kernel doesn't take that value for it"),
                 _ => error,
             }
@@ -76,8 +78,14 @@ mod tests {
         for (key, expected) in [
             ("net.ipv4.ip_forward", "sys/net/ipv4/ip_forward"),
             ("net/ipv4/ip_forward", "sys/net/ipv4/ip_forward"),
-            ("net.ipv4.conf.eth0/1.rp_filter", "sys/net/ipv4/conf/eth0.1/rp_filter"),
-            ("net/ipv4/conf/eth0.1/rp_filter", "sys/net/ipv4/conf/eth0.1/rp_filter"),
+            (
+                "net.ipv4.conf.eth0/1.rp_filter",
+                "sys/net/ipv4/conf/eth0.1/rp_filter",
+            ),
+            (
+                "net/ipv4/conf/eth0.1/rp_filter",
+                "sys/net/ipv4/conf/eth0.1/rp_filter",
+            ),
         ] {
             assert_eq!(path(key), PathBuf::from(expected));
         }

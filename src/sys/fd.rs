@@ -102,3 +102,32 @@ pub fn keep(number: u32) -> Result<()> {
     // SAFETY: F_SETFD passes no memory.
     Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)
 }
+
+/// flock(2), exclusive, without waiting. The lock belongs to the open file and everybody who has
+/// inherited it.
+///
+/// # Errors
+/// `EWOULDBLOCK` if another open file has it.
+pub fn try_lock(fd: BorrowedFd) -> Result<()> {
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
+/// Closes every descriptor from `first` on but those of `kept`.
+pub fn close_but(first: u32, kept: &[BorrowedFd]) -> Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    let mut next = first;
+    for number in numbers.into_iter().filter(|&number| number >= first) {
+        if number > next {
+            close_range(next, number - 1)?;
+        }
+        next = number + 1;
+    }
+    close_range(next, u32::MAX)
+}
+
+pub fn is_open(number: u32) -> bool {
+    // SAFETY: F_GETFD passes no memory.
+    unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) >= 0 }
+}

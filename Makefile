@@ -1,0 +1,92 @@
+# `make help` lists the targets. Everything that is made is under build/, target/,
+# .cache/ and the bundles' own root file systems; nothing of it is committed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+PREFIX ?= /usr/local
+CARGO_TARGET_DIR ?= target
+export CARGO_TARGET_DIR
+
+HUSK := build/husk
+LIMIT := 3000000
+BUNDLES := hello busybox limits overlay debian
+SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain \
+	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh)
+
+.PHONY: build debug demo shell test check lint size bundles install uninstall clean distclean help built
+
+build: ## the static release binary, build/husk (the default)
+	@. .ci/toolchain; \
+	echo "building $(HUSK), static, for $$TARGET"; \
+	cargo build --release --target "$$TARGET" --bin husk; \
+	made=$$CARGO_TARGET_DIR/$$TARGET/release/husk; \
+	! readelf -l "$$made" | grep -q INTERP || { echo "$$made isn't static" >&2; exit 1; }; \
+	cmp -s "$$made" $(HUSK) || as_owner install -D -m 755 "$$made" $(HUSK)
+
+debug: ## the same with debug information, build/husk-debug
+	@. .ci/toolchain; \
+	cargo build --target "$$TARGET" --bin husk; \
+	as_owner install -D -m 755 "$$CARGO_TARGET_DIR/$$TARGET/debug/husk" build/husk-debug
+
+demo: built ## a container from inside and outside, in seconds (root)
+	@bundles/build hello busybox limits
+	@bundles/demo
+
+shell: built ## an interactive shell in a Debian container (root)
+	@[ "$$(id -u)" = 0 ] || { echo "husk makes containers as root: sudo make shell" >&2; exit 1; }
+	@bundles/build debian
+	@$(HUSK) run -b bundles/debian "shell-$$$$"
+
+test: ## every test tier; sets up what it needs; ends with one line of counts (root)
+	@.ci/tiers $(TIERS)
+
+check: ## formatting, clippy and the lock file
+	@. .ci/toolchain; \
+	for part in fmt clippy; do \
+		cargo $$part --version >/dev/null 2>&1 || rustup component add $${part/fmt/rustfmt}; \
+	done; \
+	cargo fmt --all --check; \
+	cargo clippy --workspace --all-targets --target "$$TARGET" -- -D warnings; \
+	cargo metadata --locked --format-version 1 >/dev/null
+
+lint: ## the rules that clippy doesn't know: shell scripts and the house
+	@.ci/need shellcheck
+	@shellcheck -x $(SCRIPTS)
+	@.ci/house
+
+size: built ## the binary's size; fails over 3 MB
+	@size=$$(stat -c %s $(HUSK)); \
+	echo "$(HUSK): $$size bytes of at most $(LIMIT)"; \
+	[ "$$size" -le $(LIMIT) ]
+
+bundles: ## the root file systems of all bundles (root, for Debian's)
+	@bundles/build $(BUNDLES)
+
+install: built ## into DESTDIR and PREFIX (/usr/local)
+	install -D -m 755 $(HUSK) "$(DESTDIR)$(PREFIX)/bin/husk"
+	install -D -m 644 README.md "$(DESTDIR)$(PREFIX)/share/doc/husk/README.md"
+	install -D -m 644 LICENSE "$(DESTDIR)$(PREFIX)/share/doc/husk/LICENSE"
+
+uninstall: ## what install put there
+	rm -f "$(DESTDIR)$(PREFIX)/bin/husk"
+	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/husk"
+
+clean: ## what cargo and make built
+	rm -rf build
+	@if [ "$$CARGO_TARGET_DIR" = target ]; then rm -rf target; else cargo clean --quiet; fi
+
+distclean: clean ## the caches and root file systems, too
+	rm -rf .cache bundles/*/{rootfs,work} bundles/*/lower* bundles/*/upper*
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+# What runs husk takes one built before, should this machine or this user have no Rust.
+built:
+	@if [ -x $(HUSK) ] && ! (. .ci/toolchain) >/dev/null 2>&1; then \
+		echo "nothing to build with: taking $(HUSK) as it is"; \
+	else \
+		$(MAKE) build; \
+	fi

@@ -1,0 +1,425 @@
+//! A container as later commands find it: its record, its status, its end.
+
+pub mod create;
+pub mod exec;
+pub mod record;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use self::record::{Home, Init, Phase, Record};
+use crate::cgroups::Cgroup;
+use crate::error::{Error, Result, Step};
+use crate::hooks::{self, Point, Subject};
+use crate::log;
+use crate::process::channel;
+use crate::signal::Signal;
+use crate::sys;
+
+/// How long a killed container may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runtime-spec's runtime.md, "State", and `paused`, which all runtimes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// # Errors
+/// The id is not one element of a path, or has characters that engines don't use in one.
+pub fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
+    let reason = match id {
+        "" => "it is empty",
+        "." | ".." => "it names a directory",
+        _ if id.len() > 255 => "it is longer than 255 characters",
+        _ if !id.bytes().all(allowed) => "only letters, digits and _ + . - are allowed",
+        _ => return Ok(()),
+    };
+    let shown: String = id.chars().take(64).collect();
+    Err(Error::new("invalid container ID format:")
+        .on(format!("`{shown}`"))
+        .because(reason))
+}
+
+/// A container that exists on disk.
+#[derive(Debug)]
+pub struct Container {
+    home: Home,
+    pub record: Record,
+}
+
+/// What is found under an id.
+#[derive(Debug)]
+pub enum Found {
+    Container(Box<Container>),
+    /// A directory without a record: `create` was killed in its first moments.
+    Remains(Home),
+    Nothing,
+}
+
+/// Looks the id up; nothing is locked.
+pub fn look_up(root: &Path, id: &str) -> Result<Found> {
+    check_id(id)?;
+    let Some(home) = Home::open(root, id)? else {
+        return Ok(Found::Nothing);
+    };
+    Ok(match home.read()? {
+        Some(record) => Found::Container(Box::new(Container { home, record })),
+        None => Found::Remains(home),
+    })
+}
+
+/// As [`look_up`], for commands that need a container.
+pub fn find(root: &Path, id: &str) -> Result<Container> {
+    match look_up(root, id)? {
+        Found::Container(container) => Ok(*container),
+        Found::Remains(_) | Found::Nothing => Err(missing(id)),
+    }
+}
+
+pub fn missing(id: &str) -> Error {
+    Error::new("container")
+        .on(id)
+        .because("container does not exist")
+}
+
+/// Finds and locks: what the record says stays true until the container is dropped.
+fn find_locked(root: &Path, id: &str) -> Result<Container> {
+    let mut container = find(root, id)?;
+    container.home.lock()?;
+    // It may have been deleted, or finished, while this command waited.
+    container.record = container.home.read()?.ok_or_else(|| missing(id))?;
+    Ok(container)
+}
+
+impl Init {
+    /// The process that has this number now.
+    pub fn of(pid: Pid) -> Result<Init> {
+        let start_time = stat_of(pid).map(|(_, time)| time).unwrap_or(0);
+        Ok(Init {
+            pid: pid.as_raw(),
+            start_time,
+        })
+    }
+
+    /// A handle to the process, unless it has ended.
+    fn open(self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.pid);
+        let pidfd = sys::process::pidfd_open(pid).ok()?;
+        // Only now: from here on the number can't be given to another process unnoticed.
+        let (state, start_time) = stat_of(pid)?;
+        let ended = matches!(state, 'Z' | 'X' | 'x');
+        (start_time == self.start_time && !ended).then_some(pidfd)
+    }
+}
+
+/// State letter and start time, proc_pid_stat(5). The name before them may hold anything.
+fn stat_of(pid: Pid) -> Option<(char, u64)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
+    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+impl Container {
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// A handle to the first process, unless it has ended.
+    pub fn init(&self) -> Option<OwnedFd> {
+        self.record.init?.open()
+    }
+
+    pub fn cgroup(&self) -> Result<Option<Cgroup>> {
+        match &self.record.cgroup {
+            Some(place) => Cgroup::open(place),
+            None => Ok(None),
+        }
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        if self.record.phase == Phase::Creating {
+            // A creator that was killed holds no lock any more.
+            return Ok(match self.home.is_locked() {
+                true => Status::Creating,
+                false => Status::Stopped,
+            });
+        }
+        if self.init().is_none() {
+            return Ok(Status::Stopped);
+        }
+        let frozen = match self.cgroup()? {
+            Some(cgroup) => cgroup.is_frozen()?,
+            None => false,
+        };
+        Ok(if frozen {
+            Status::Paused
+        } else if self.home.is_waiting() {
+            Status::Created
+        } else {
+            Status::Running
+        })
+    }
+
+    fn subject(&self) -> Subject {
+        Subject {
+            version: self.record.oci_version.clone(),
+            id: self.record.id.clone(),
+            bundle: self.record.bundle.clone(),
+            annotations: self.record.annotations.clone(),
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        self.record.init.map(|init| Pid::from_raw(init.pid))
+    }
+
+    /// Lets the program run, and says why it doesn't if it doesn't.
+    pub fn start(root: &Path, id: &str) -> Result<()> {
+        let container = find_locked(root, id)?;
+        let refuse = |words: &'static str| Err(Error::new(words).on(id));
+        match container.status()? {
+            Status::Created => {}
+            Status::Stopped => return refuse("cannot start a container that has stopped:"),
+            Status::Running => return refuse("cannot start an already running container:"),
+            Status::Paused => return refuse("cannot start a container in the paused state:"),
+            Status::Creating => return refuse("cannot start a container in the creating state:"),
+        }
+        let started = container.release().and_then(|()| {
+            let state = container.subject().json("running", container.pid());
+            let bundle = container.record.bundle.clone();
+            hooks::run(
+                Point::Poststart,
+                &container.record.poststart,
+                &state,
+                Some(&bundle),
+            )
+        });
+        match started {
+            // runtime.md, "Lifecycle", 8 and 10: then the container is stopped and deleted.
+            Err(error) if error.pointer().is_some_and(|at| at.starts_with("/hooks/")) => {
+                container.destroy()?;
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    fn release(&self) -> Result<()> {
+        let connection = self.home.connect()?;
+        channel::read_outcome(connection.as_fd())
+    }
+
+    /// Sends a signal to the first process; SIGKILL to all of them where they have no pid namespace
+    /// that would end with it.
+    pub fn signal(&self, signal: Signal, all: bool) -> Result<()> {
+        let stopped = || {
+            Error::new("kill container")
+                .on(self.id())
+                .because("container not running")
+        };
+        if self.status()? == Status::Stopped {
+            return if all { Ok(()) } else { Err(stopped()) };
+        }
+        let kill = signal == Signal::KILL;
+        let shares_pids = self.record.namespaces & nix::libc::CLONE_NEWPID as u64 == 0;
+        if let (true, Some(cgroup)) = (all || kill && shares_pids, self.cgroup()?) {
+            if kill {
+                return cgroup.kill();
+            }
+            if all {
+                for pid in cgroup.procs()? {
+                    let _ = sys::process::pidfd_open(pid).and_then(|pidfd| {
+                        sys::process::pidfd_send_signal(pidfd.as_fd(), signal.number())
+                    });
+                }
+                return Ok(());
+            }
+        }
+        let Some(init) = self.init() else {
+            return Err(stopped());
+        };
+        match sys::process::pidfd_send_signal(init.as_fd(), signal.number()) {
+            Err(Errno::ESRCH) => Err(stopped()),
+            done => done.step("send", format!("{signal} to {}", self.id())),
+        }
+    }
+
+    /// Freezes or thaws all processes.
+    pub fn pause(root: &Path, id: &str, freeze: bool) -> Result<()> {
+        let container = find_locked(root, id)?;
+        let status = container.status()?;
+        let cgroup = container
+            .cgroup()?
+            .ok_or_else(|| Error::new("cgroup not exist").on(id))?;
+        match (freeze, status) {
+            (true, Status::Running | Status::Created) => cgroup.freeze(),
+            (true, _) => Err(Error::new("pause container").on(id).because(format!(
+                "container not running or created: {}",
+                status.name()
+            ))),
+            (false, Status::Paused) => cgroup.thaw(),
+            (false, _) => Err(Error::new("resume container")
+                .on(id)
+                .because("container not paused")),
+        }
+    }
+
+    /// Removes the container and everything that `create` made for it.
+    pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+        match look_up(root, id)? {
+            Found::Nothing if force => return Ok(()),
+            Found::Nothing => return Err(missing(id)),
+            Found::Remains(home) => {
+                if !force && !home.is_locked() {
+                    return Err(missing(id));
+                }
+                home.lock()?;
+                return match home.read()? {
+                    // Its creator was only slow.
+                    Some(record) => Container { home, record }.delete_locked(force),
+                    None => home.remove(),
+                };
+            }
+            Found::Container(_) => {}
+        }
+        match find_locked(root, id) {
+            Ok(container) => container.delete_locked(force),
+            // Another delete was faster.
+            Err(_) if force && matches!(look_up(root, id)?, Found::Nothing) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn delete_locked(self, force: bool) -> Result<()> {
+        match self.status()? {
+            // Engines delete what they have created and never started (containerd's shim).
+            Status::Stopped | Status::Created => {}
+            _ if force => {}
+            status => {
+                return Err(Error::new("cannot delete container")
+                    .on(format!(
+                        "{} that is not stopped: {}",
+                        self.id(),
+                        status.name()
+                    ))
+                    .hint(format!(
+                        "stop it first, or: husk delete --force {}",
+                        self.id()
+                    )));
+            }
+        }
+        self.destroy()
+    }
+
+    /// Kills what is left, undoes `create`, and runs the last hooks.
+    fn destroy(self) -> Result<()> {
+        self.kill()?;
+        if let Some(place) = &self.record.cgroup {
+            place.remove()?;
+        }
+        let state = self.subject().json("stopped", None);
+        let (bundle, poststop) = (self.record.bundle, self.record.poststop);
+        hooks::run_all(Point::Poststop, &poststop, &state, Some(&bundle), |error| {
+            log::warning(format_args!("{error}"));
+        });
+        self.home.remove()
+    }
+
+    fn kill(&self) -> Result<()> {
+        let init = self.init();
+        if let Some(cgroup) = self.cgroup()? {
+            cgroup.kill()?;
+        }
+        let Some(init) = init else { return Ok(()) };
+        match sys::process::pidfd_send_signal(init.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).step("kill container", self.id()),
+        }
+        wait_for_end(&init, PATIENCE)
+            .then_some(())
+            .ok_or_else(|| {
+                Error::new("kill container")
+                    .on(self.id())
+                    .because(format!("its first process is still there after {} s", PATIENCE.as_secs()))
+                    .hint("it waits in the kernel for a device or a network filesystem; delete again later")
+            })
+    }
+}
+
+/// Whether the process ends within that time. A pidfd is readable from then on.
+fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return false,
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_one_element_of_a_path() {
+        for id in ["a", "A-b_c.d+9", "..a", "-x", &"x".repeat(255)] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a b",
+            "a\0",
+            "ä",
+            "a\n",
+            &"x".repeat(256),
+        ] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_alone_is_not_the_process() {
+        let me = Init::of(nix::unistd::getpid()).unwrap();
+        assert!(me.start_time > 0);
+        assert!(me.open().is_some());
+        let reused = Init {
+            start_time: me.start_time + 1,
+            ..me
+        };
+        assert!(reused.open().is_none());
+    }
+}

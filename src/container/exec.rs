@@ -1,0 +1,108 @@
+//! One more process in a container: what it is made of.
+
+use std::path::Path;
+
+use nix::libc;
+use oci_spec::runtime::Process as Specification;
+
+use super::create::{caller_umask, filter_of, set_oom_score_adj};
+use super::{Container, Status, find};
+use crate::bundle::Bundle;
+use crate::error::{Error, Result, Step};
+use crate::process::exec::{self, Exec};
+use crate::process::program::{Passed, Program};
+use crate::process::{Process, foreground};
+use crate::sys::tty;
+
+/// A process that runs, or rather waits for [`exec::release`].
+#[derive(Debug)]
+pub struct Joined {
+    pub process: Process,
+    pub terminal: Option<std::os::fd::OwnedFd>,
+}
+
+/// A container that a process may join, and the configuration that it was created with.
+pub struct Target {
+    container: Container,
+    init: std::os::fd::OwnedFd,
+    bundle: Bundle,
+}
+
+impl Target {
+    pub fn find(root: &Path, id: &str, paused_too: bool) -> Result<Target> {
+        let container = find(root, id)?;
+        match container.status()? {
+            Status::Stopped | Status::Creating => {
+                return Err(Error::new("cannot exec in a stopped container:").on(id));
+            }
+            Status::Paused if !paused_too => {
+                return Err(Error::new(
+                    "cannot exec in a paused container (use --ignore-paused to override):",
+                )
+                .on(id));
+            }
+            _ => {}
+        }
+        let init = container
+            .init()
+            .ok_or_else(|| Error::new("cannot exec in a stopped container:").on(id))?;
+        let raw = container.home.read_config()?;
+        let bundle = Bundle::parse(&container.record.bundle, raw)?;
+        Ok(Target {
+            container,
+            init,
+            bundle,
+        })
+    }
+
+    /// The process of the container's own configuration: where `exec` without a file starts from.
+    pub fn template(&self) -> Result<Specification> {
+        self.bundle.spec.process().clone().ok_or_else(|| {
+            Error::config("/process", "missing").hint("describe the process with --process FILE")
+        })
+    }
+
+    /// Makes the process, up to the moment before the program is executed.
+    pub fn join(self, process: &Specification, passed: Passed) -> Result<Joined> {
+        let filter = filter_of(&self.bundle.spec)?;
+        let program = Program::plan(process, filter, passed, caller_umask())?;
+        let oom_score_adj = program.identity.oom_score_adj;
+        let terminal = process.terminal().unwrap_or(false).then(|| {
+            let size = process.console_size().as_ref().map(|size| tty::Size {
+                rows: size.height().min(u16::MAX.into()) as u16,
+                columns: size.width().min(u16::MAX.into()) as u16,
+            });
+            size.or_else(foreground::caller_size)
+        });
+        let cgroup = self.container.cgroup()?;
+        let exec = Exec {
+            program,
+            init: self.init,
+            // Its mount namespace is always entered: the root is there.
+            namespaces: self.container.record.namespaces | libc::CLONE_NEWNS as u64,
+            terminal,
+        };
+        let process = exec::spawn(exec, cgroup.as_ref().map(|cgroup| cgroup.fd()))?;
+        if let Some(score) = oom_score_adj {
+            set_oom_score_adj(process.pid, score)?;
+        }
+        let terminal = exec::wait_ready(&process)?;
+        Ok(Joined { process, terminal })
+    }
+}
+
+/// Reads the document of `exec --process`, from a file or a pipe.
+pub fn read_process(path: &Path) -> Result<Specification> {
+    let file = std::fs::File::open(path).step("open", path.display())?;
+    let raw = crate::bundle::read_stream(file, 0, path)?;
+    let (process, warnings) = crate::bundle::parse_process(&raw)?;
+    for warning in warnings {
+        crate::log::warning(format_args!(
+            "{} ({}): {}",
+            path.display(),
+            warning.pointer,
+            warning.message
+        ));
+    }
+    Ok(process)
+}

@@ -1,0 +1,325 @@
+//! What husk keeps of a container: a directory of its own under `--root`.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `record.json` | this structure; replaced as a whole, never changed in place |
+//! | `config.json` | the bundle's, byte for byte, as it was at `create` |
+//! | `start.sock` | where a created container's first process listens for `start` |
+//! | `waiting` | locked by that process until the program is executed |
+//!
+//! The directory itself is locked by whoever changes the container.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::Place;
+use crate::error::{Error, Result, Step};
+use crate::hooks::Hook;
+use crate::sys;
+
+/// Increased when an older husk could misread what a newer one writes.
+const FORMAT: u32 = 1;
+
+const RECORD: &str = "record.json";
+const CONFIG: &str = "config.json";
+const SOCKET: &str = "start.sock";
+const WAITING: &str = "waiting";
+
+/// How far `create` has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// What the record names is about to exist, or some of it does.
+    Creating,
+    Created,
+}
+
+/// A process, told from a later one with the same number by when it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    pub pid: i32,
+    /// Field 22 of proc_pid_stat(5).
+    pub start_time: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub phase: Phase,
+    pub oci_version: String,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339 with nanoseconds.
+    pub created: String,
+    /// uid of who created it.
+    pub owner: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Place>,
+    /// `CLONE_NEW*` of the namespaces that are not the host's.
+    pub namespaces: u64,
+    /// Directories of an upper layer that husk made for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<PathBuf>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststart: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub poststop: Vec<Hook>,
+}
+
+impl Record {
+    pub fn format() -> u32 {
+        FORMAT
+    }
+}
+
+/// The open directory of one container.
+#[derive(Debug)]
+pub struct Home {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+impl Home {
+    /// Makes the directory of a new container, and `root` above it.
+    ///
+    /// # Errors
+    /// The id is taken.
+    pub fn make(root: &Path, id: &str) -> Result<Home> {
+        let root_fd = open_root(root)?;
+        match mkdirat(&root_fd, id, Mode::S_IRWXU) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                return Err(Error::new("create container")
+                    .on(id)
+                    .because("container with given ID already exists")
+                    .hint(format!(
+                        "choose another id, or delete that one: husk delete {id}"
+                    )));
+            }
+            Err(errno) => {
+                return Err(errno).step("make directory", root.join(id).display());
+            }
+        }
+        let fd =
+            openat(&root_fd, id, DIRECTORY, Mode::empty()).step("open", root.join(id).display())?;
+        let home = Home {
+            fd,
+            path: root.join(id),
+        };
+        home.lock()?;
+        Ok(home)
+    }
+
+    /// `None` if there is no such container.
+    pub fn open(root: &Path, id: &str) -> Result<Option<Home>> {
+        let path = root.join(id);
+        match open(&path, DIRECTORY, Mode::empty()) {
+            Ok(fd) => Ok(Some(Home { fd, path })),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(errno) => Err(errno).step("open", path.display()),
+        }
+    }
+
+    /// Waits for other commands that change this container, but not for ever.
+    pub fn lock(&self) -> Result<()> {
+        const TRIES: u32 = 1500;
+        for _ in 0..TRIES {
+            match sys::fd::try_lock(self.fd.as_fd()) {
+                Err(Errno::EWOULDBLOCK) => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                done => return done.step("lock", self.path.display()),
+            }
+        }
+        Err(Error::new("lock")
+            .on(self.path.display())
+            .because("another command is at work on this container")
+            .errno(Errno::EWOULDBLOCK))
+    }
+
+    /// Whether someone is changing the container right now.
+    pub fn is_locked(&self) -> bool {
+        // A description of its own: the lock must not be taken from under this process.
+        let again = openat(&self.fd, ".", DIRECTORY, Mode::empty());
+        again.is_ok_and(|fd| sys::fd::try_lock(fd.as_fd()) == Err(Errno::EWOULDBLOCK))
+    }
+
+    /// Replaces the record at once.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record)
+            .map_err(|error| Error::new("write record").because(error.to_string()))?;
+        self.write_file("record.new", &text)?;
+        renameat(&self.fd, "record.new", &self.fd, RECORD)
+            .step("write", self.path.join(RECORD).display())
+    }
+
+    /// `None` when `create` was ended before it wrote one.
+    pub fn read(&self) -> Result<Option<Record>> {
+        let path = self.path.join(RECORD);
+        let mut text = String::new();
+        match openat(&self.fd, RECORD, FILE, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            file => File::from(file.step("open", path.display())?)
+                .read_to_string(&mut text)
+                .step("read", path.display())?,
+        };
+        let bad = |reason: String| Error::new("read record").on(path.display()).because(reason);
+        let record: Record = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        match record.format {
+            FORMAT => Ok(Some(record)),
+            other => Err(bad(format!("format {other} is not known to this husk"))
+                .hint("it was written by another version of husk: use that one")),
+        }
+    }
+
+    pub fn write_config(&self, raw: &[u8]) -> Result<()> {
+        self.write_file(CONFIG, raw)
+    }
+
+    pub fn read_config(&self) -> Result<Vec<u8>> {
+        let path = self.path.join(CONFIG);
+        let mut bytes = Vec::new();
+        let file = openat(&self.fd, CONFIG, FILE, Mode::empty()).step("open", path.display())?;
+        File::from(file)
+            .read_to_end(&mut bytes)
+            .step("read", path.display())?;
+        Ok(bytes)
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_TRUNC
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        let path = self.path.join(name);
+        let file = openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .step("make", path.display())?;
+        File::from(file)
+            .write_all(bytes)
+            .step("write", path.display())
+    }
+
+    /// The lock that the first process holds until the program is executed.
+    pub fn lock_waiting(&self) -> Result<OwnedFd> {
+        let path = self.path.join(WAITING);
+        let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = openat(&self.fd, WAITING, flags, Mode::S_IRUSR).step("make", path.display())?;
+        sys::fd::try_lock(file.as_fd()).step("lock", path.display())?;
+        Ok(file)
+    }
+
+    /// Whether the first process still waits for its start.
+    pub fn is_waiting(&self) -> bool {
+        openat(&self.fd, WAITING, FILE, Mode::empty())
+            .is_ok_and(|file| sys::fd::try_lock(file.as_fd()) == Err(Errno::EWOULDBLOCK))
+    }
+
+    /// By way of the directory's descriptor: a path may be longer than a socket's name (108 bytes).
+    fn socket_address(&self) -> Result<UnixAddr> {
+        let path = format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd());
+        UnixAddr::new(path.as_str()).step("name", "start socket")
+    }
+
+    pub fn listen(&self) -> Result<OwnedFd> {
+        let path = self.path.join(SOCKET);
+        let listener = new_socket()?;
+        bind(listener.as_raw_fd(), &self.socket_address()?).step("bind", path.display())?;
+        Backlog::new(1)
+            .and_then(|one| listen(&listener, one))
+            .step("listen at", path.display())?;
+        Ok(listener)
+    }
+
+    pub fn connect(&self) -> Result<OwnedFd> {
+        let connection = new_socket()?;
+        connect(connection.as_raw_fd(), &self.socket_address()?)
+            .step("connect to", self.path.join(SOCKET).display())?;
+        Ok(connection)
+    }
+
+    /// Removes everything, the record last: before that it can be done again.
+    pub fn remove(self) -> Result<()> {
+        for name in [SOCKET, WAITING, CONFIG, "record.new", RECORD] {
+            match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).step("remove", self.path.join(name).display()),
+            }
+        }
+        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).step("remove", self.path.display()),
+        }
+    }
+}
+
+const FILE: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+fn new_socket() -> Result<OwnedFd> {
+    socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .step("make", "socket")
+}
+
+/// The directory of all records, made when it is missing: for its owner alone.
+fn open_root(root: &Path) -> Result<OwnedFd> {
+    use std::os::unix::fs::DirBuilderExt;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match open(root, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(root)
+                .step("make directory", root.display())?;
+            open(root, flags, Mode::empty()).step("open", root.display())
+        }
+        done => done.step("open", root.display()),
+    }
+}
+
+/// The ids under `root`; `None` if there is no such directory.
+pub fn ids(root: &Path) -> Result<Option<Vec<String>>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.step("read directory", root.display())?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let entry = entry.step("read directory", root.display())?;
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if let (true, Ok(id)) = (is_directory, entry.file_name().into_string()) {
+            ids.push(id);
+        }
+    }
+    ids.sort();
+    Ok(Some(ids))
+}

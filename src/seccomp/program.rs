@@ -1,0 +1,270 @@
+//! From the plan to classic BPF.
+//!
+//! Classic BPF jumps only forwards, and its conditional jumps reach 255 instructions. The
+//! program is therefore written from its end: each target is known when the jump to it is
+//! written, and one that is out of reach gets a copy (of a return) or an unconditional
+//! jump in front of it. Answers that need no argument are found by comparing the number
+//! alone: such calls the kernel looks up in a bitmap without running the program
+//! (kernel/seccomp.c, seccomp_cache_prepare).
+
+use libc::sock_filter;
+use seccompiler::BackendError;
+
+use super::action::Action;
+use super::arch::Arch;
+use super::condition::fragment;
+use super::plan::{Abi, Answer, AnswerId, Plan};
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+
+/// __X32_SYSCALL_BIT
+const X32_BIT: u32 = 0x4000_0000;
+/// The number that a tracer writes to skip a call: no x32 call, for all its bits.
+const SKIPPED: u32 = u32::MAX;
+
+/// What an ABI that isn't in the profile gets; so do libseccomp and runc.
+const BAD_ARCH: Action = Action::KILL_THREAD;
+/// How many single numbers are compared one after another before a search is worth it.
+const LONGEST_CHAIN: usize = 4;
+
+/// Writes the program that answers as `plan` says.
+pub fn assemble(plan: &Plan) -> Result<Vec<sock_filter>, BackendError> {
+    let mut writer = Writer {
+        plan,
+        reversed: Vec::with_capacity(512),
+        blocks: Vec::new(),
+    };
+    let mut entry = Target::Return(BAD_ARCH);
+    let natively = plan.abis.iter().map(|abi| abi.arch.audit());
+    let mut audits: Vec<u32> = Vec::new();
+    for audit in natively {
+        if !audits.contains(&audit) {
+            audits.push(audit);
+        }
+    }
+    // Written last, the native ABI stands and is compared first.
+    let mut entries = Vec::new();
+    for audit in audits.into_iter().rev() {
+        entries.push((audit, writer.machine(audit)?));
+    }
+    for (audit, target) in entries {
+        entry = Target::Code(writer.branch(IF_EQUAL, audit, target, entry));
+    }
+    writer.load(ARCH, entry);
+    writer.reversed.reverse();
+    Ok(writer.reversed)
+}
+
+/// An instruction's place, counted from the program's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Label(usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Return(Action),
+    Code(Label),
+}
+
+struct Writer<'a> {
+    plan: &'a Plan,
+    reversed: Vec<sock_filter>,
+    /// Conditional answers that are written already; ABIs that see the same bits of the
+    /// arguments share them.
+    blocks: Vec<(AnswerId, Layout, Label)>,
+}
+
+/// What decides how an argument is read.
+type Layout = (bool, bool);
+
+impl Writer<'_> {
+    /// Everything that arrives under one AUDIT_ARCH value.
+    fn machine(&mut self, audit: u32) -> Result<Target, BackendError> {
+        let plan = self.plan;
+        let find = |x32: bool| {
+            let mut abis = plan.abis.iter().filter(|abi| abi.arch.audit() == audit);
+            abis.find(|abi| (abi.arch == Arch::X32) == x32)
+        };
+        let bad = Target::Return(BAD_ARCH);
+        let x32 = find(true).map(|abi| self.abi(abi, X32_BIT)).transpose()?;
+        let plain = find(false).map(|abi| self.abi(abi, 0)).transpose()?;
+        let plain = plain.unwrap_or(bad);
+        if audit != Arch::X86_64.audit() {
+            return Ok(self.enter(plain));
+        }
+        let x32 = match x32 {
+            Some(x32) => x32,
+            None => {
+                let default = Target::Return(plan.default);
+                Target::Code(self.branch(IF_EQUAL, SKIPPED, default, bad))
+            }
+        };
+        let first = Target::Code(self.branch(IF_AT_LEAST, X32_BIT, x32, plain));
+        Ok(self.enter(first))
+    }
+
+    /// Loads the number for code that wants it.
+    fn enter(&mut self, target: Target) -> Target {
+        match target {
+            Target::Return(_) => target,
+            Target::Code(_) => {
+                self.load(NUMBER, target);
+                Target::Code(self.here())
+            }
+        }
+    }
+
+    fn abi(&mut self, abi: &Abi, bit: u32) -> Result<Target, BackendError> {
+        let mut ranges = self.plan.ranges(abi);
+        for (start, _) in &mut ranges {
+            *start |= bit;
+        }
+        self.search(abi.arch, &ranges, None)
+    }
+
+    /// The search over `ranges`, which end before `end` (None: nowhere).
+    fn search(
+        &mut self,
+        arch: Arch,
+        ranges: &[(u32, AnswerId)],
+        end: Option<u32>,
+    ) -> Result<Target, BackendError> {
+        let width = |i: usize| match ranges.get(i + 1).map(|(start, _)| *start).or(end) {
+            Some(next) => next - ranges[i].0,
+            None => u32::MAX,
+        };
+        let answer = |i: usize| ranges[i].1;
+        // Runs of more than one number, or else the last range: the others are exceptions.
+        let mut wide = (0..ranges.len()).filter(|i| width(*i) > 1).peekable();
+        let base = answer(wide.peek().copied().unwrap_or(ranges.len() - 1));
+        let middle = ranges.len() / 2;
+        let mut split = None;
+        let mut before = None;
+        for i in wide {
+            // Between two runs with different answers there must be a comparison anyway.
+            if let Some(before) = before.filter(|before| answer(*before) != answer(i)) {
+                for at in [before + 1, i] {
+                    let is_nearer = |than: usize| middle.abs_diff(at) < middle.abs_diff(than);
+                    if split.is_none_or(is_nearer) {
+                        split = Some(at);
+                    }
+                }
+            }
+            before = Some(i);
+        }
+        let exceptions = (0..ranges.len()).filter(|i| answer(*i) != base);
+        if split.is_none() && exceptions.clone().count() <= LONGEST_CHAIN {
+            let mut target = self.answer(arch, base)?;
+            for i in exceptions.rev() {
+                let hit = self.answer(arch, answer(i))?;
+                target = Target::Code(self.branch(IF_EQUAL, ranges[i].0, hit, target));
+            }
+            return Ok(target);
+        }
+        let split = split.unwrap_or(middle);
+        let pivot = ranges[split].0;
+        let (low, high) = ranges.split_at(split);
+        let high = self.search(arch, high, end)?;
+        let low = self.search(arch, low, Some(pivot))?;
+        Ok(Target::Code(self.branch(IF_AT_LEAST, pivot, high, low)))
+    }
+
+    fn answer(&mut self, arch: Arch, id: AnswerId) -> Result<Target, BackendError> {
+        let plan = self.plan;
+        let clauses = match &plan.answers[id as usize] {
+            Answer::Always(action) => return Ok(Target::Return(*action)),
+            Answer::When(clauses) => clauses,
+        };
+        let layout = (arch.is_wide(), arch.is_big_endian());
+        let twin = self.blocks.iter().find(|(other, of, _)| {
+            *of == layout && plan.answers[*other as usize] == plan.answers[id as usize]
+        });
+        if let Some((_, _, label)) = twin {
+            return Ok(Target::Code(*label));
+        }
+        self.fall_through_to(plan.default);
+        for clause in clauses.iter().rev() {
+            self.push(RETURN, 0, 0, clause.action.value());
+            let test = fragment(&clause.conditions, arch)?;
+            self.reversed.extend(test.into_iter().rev());
+        }
+        self.blocks.push((id, layout, self.here()));
+        Ok(Target::Code(self.here()))
+    }
+
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) {
+        self.reversed.push(sock_filter { code, jt, jf, k });
+    }
+
+    /// The instruction written last, the program's first so far.
+    fn here(&self) -> Label {
+        Label(self.reversed.len())
+    }
+
+    /// How many instructions a jump skips that is written after `more` others.
+    fn distance(&self, label: Label, more: usize) -> usize {
+        self.reversed.len() + more - label.0
+    }
+
+    /// Makes the next instruction in line return `action`.
+    fn fall_through_to(&mut self, action: Action) {
+        let next = self.reversed.last();
+        if next.is_none_or(|next| next.code != RETURN || next.k != action.value()) {
+            self.push(RETURN, 0, 0, action.value());
+        }
+    }
+
+    /// Loads a word of `seccomp_data` and goes on at `target`.
+    fn load(&mut self, offset: u32, target: Target) {
+        match target {
+            Target::Return(action) => self.fall_through_to(action),
+            Target::Code(label) => {
+                let distance = self.distance(label, 0);
+                if distance > 0 {
+                    self.push(JUMP, 0, 0, distance as u32);
+                }
+            }
+        }
+        self.push(LOAD, 0, 0, offset);
+    }
+
+    fn branch(&mut self, code: u16, k: u32, hit: Target, miss: Target) -> Label {
+        // What makes `miss` reachable may push `hit` one instruction further away.
+        let hit = self.reachable(hit, 1);
+        let miss = self.reachable(miss, 0);
+        let (jt, jf) = (self.distance(hit, 0), self.distance(miss, 0));
+        self.push(code, jt as u8, jf as u8, k);
+        self.here()
+    }
+
+    /// A place for `target` that a conditional jump reaches after `more` instructions.
+    fn reachable(&mut self, target: Target, more: usize) -> Label {
+        let is_near = |writer: &Self, label| writer.distance(label, more) <= usize::from(u8::MAX);
+        match target {
+            Target::Code(label) if is_near(self, label) => return label,
+            Target::Code(label) => {
+                let distance = self.distance(label, 0);
+                self.push(JUMP, 0, 0, distance as u32);
+            }
+            Target::Return(action) => {
+                let written = self.reversed.iter().enumerate().rev().take(255);
+                let mut written = written.map(|(i, instruction)| (Label(i + 1), instruction));
+                let twin = written.find(|(_, instruction)| {
+                    instruction.code == RETURN && instruction.k == action.value()
+                });
+                if let Some((label, _)) = twin.filter(|(label, _)| is_near(self, *label)) {
+                    return label;
+                }
+                self.push(RETURN, 0, 0, action.value());
+            }
+        }
+        self.here()
+    }
+}
