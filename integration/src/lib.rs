@@ -9,6 +9,7 @@ pub mod lab;
 pub mod mountinfo;
 pub mod need;
 pub mod output;
+pub mod profile;
 pub mod pty;
 pub mod runner;
 pub mod suite;
