@@ -93,7 +93,7 @@ fn resized(rows: &str) -> Value {
     loop {
         let _ = set.wait();
         let size = facts::tty(0);
-        if size["rows"].to_string() == rows {
+        if size["rows"].as_u64() == rows.parse().ok() {
             return size;
         }
     }
