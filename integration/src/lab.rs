@@ -142,6 +142,23 @@ impl Lab {
         self.run(&bundle.payload(operations)).ok().lines()
     }
 
+    /// The payload's answers, or `None` when the runtime says that it can't do what stands
+    /// at this place of config.json: doing without it in silence is the one thing not allowed.
+    #[track_caller]
+    pub fn ask_or_refused(
+        &self,
+        bundle: Bundle,
+        operations: &str,
+        pointer: &str,
+    ) -> Option<Vec<serde_json::Value>> {
+        let output = self.run(&bundle.payload(operations));
+        if output.end == End::Code(1) {
+            output.refused().says(pointer);
+            return None;
+        }
+        Some(output.ok().lines())
+    }
+
     #[track_caller]
     pub fn create(&self, bundle: &Bundle) -> Container<'_> {
         self.create_with(bundle, &[])

@@ -81,7 +81,7 @@ pub fn is_husk(runtime: &Path) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with("husk"))
 }
 
-fn has_sys_resource() -> bool {
+pub fn has_sys_resource() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

@@ -9,6 +9,7 @@ mod bad_config;
 mod cgroups;
 mod churn;
 mod contract;
+mod engines;
 mod exec;
 mod hooks;
 mod inheritance;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Test> {
         seccomp::TESTS,
         cgroups::TESTS,
         limits::TESTS,
+        engines::TESTS,
         exec::TESTS,
         terminal::TESTS,
         hooks::TESTS,

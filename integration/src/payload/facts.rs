@@ -287,7 +287,7 @@ fn cgroup() -> Option<String> {
         .map(str::to_owned)
 }
 
-fn tty(fd: RawFd) -> Value {
+pub fn tty(fd: RawFd) -> Value {
     let mut size = libc::winsize {
         ws_row: 0,
         ws_col: 0,

@@ -49,7 +49,7 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
             nix::unistd::pause();
         },
         ("until", [signal, code]) => until(signal, code),
-        ("resized", []) => Some(resized()),
+        ("resized", [rows]) => Some(resized(rows)),
         ("orphans", [count]) => orphans(count.parse().unwrap_or(1)),
         ("forks", [count]) => Some(forks(count.parse().unwrap_or(1))),
         ("alloc", [mib]) => Some(alloc(mib.parse().unwrap_or(1))),
@@ -84,14 +84,19 @@ fn until(signal: &str, code: &str) -> Option<Value> {
     std::process::exit(code.parse().unwrap_or(99))
 }
 
-/// Says "ready", waits for SIGWINCH, then tells the new size.
-fn resized() -> Value {
+/// Says "ready", then waits for SIGWINCH until the terminal has so many rows.
+fn resized(rows: &str) -> Value {
     let mut set = SigSet::empty();
     set.add(Signal::SIGWINCH);
     let _ = set.thread_block();
     print_line(&json!("ready"));
-    let _ = set.wait();
-    facts::all()["tty"][0].clone()
+    loop {
+        let _ = set.wait();
+        let size = facts::tty(0);
+        if size["rows"].as_u64() == rows.parse().ok() {
+            return size;
+        }
+    }
 }
 
 /// Leaves that many sleeping children behind and goes on.

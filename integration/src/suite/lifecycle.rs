@@ -34,6 +34,7 @@ tests! {
     delete_of_a_stopped_container_kills_what_it_left,
     start_of_a_running_container_is_refused_and_has_no_effect,
     start_of_a_stopped_container_is_refused,
+    start_without_a_process_is_refused.needs(&[Need::Husk]),
     kill_knows_names_and_numbers,
     kill_sends_term_by_default,
     kill_of_a_stopped_container_says_container_not_running,
@@ -298,6 +299,20 @@ fn start_of_a_stopped_container_is_refused(lab: &Lab) {
     container.command("start", &[]).run().code(1);
     assert_eq!(container.status(), "stopped");
     container.delete();
+}
+
+/// `process` is optional until start.
+fn start_without_a_process_is_refused(lab: &Lab) {
+    let bundle = lab.bundle().remove("/process");
+    let container = lab.create(&bundle);
+    container.pid();
+    container
+        .command("start", &[])
+        .run()
+        .refused()
+        .says("/process");
+    container.force_delete();
+    lab.run(&bundle).refused().says("/process");
 }
 
 fn kill_knows_names_and_numbers(lab: &Lab) {

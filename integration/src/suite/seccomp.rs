@@ -70,6 +70,7 @@ fn the_default_action_and_its_errno_are_applied(lab: &Lab) {
         "close",
         "dup",
         "execve",
+        "execveat",
         "exit",
         "exit_group",
         "fcntl",

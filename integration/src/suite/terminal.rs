@@ -96,7 +96,7 @@ fn control_c_reaches_the_container_not_the_runtime(lab: &Lab) {
 
 fn resizing_reaches_the_container(lab: &Lab) {
     let mut pty = Pty::new(24, 80);
-    let bundle = with_terminal(lab, "resized");
+    let bundle = with_terminal(lab, "resized 50");
     let mut run = pty.spawn(lab.run_with(&bundle, &[]));
     pty.wait_for("ready");
     assert!(eventually(|| pty.is_raw()));
