@@ -84,6 +84,13 @@ impl Error {
         self
     }
 
+    pub fn maybe_hint(self, hint: Option<String>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     pub fn code(&self) -> Option<Errno> {
         self.0.errno.map(Errno::from_raw)
     }

@@ -1,7 +1,7 @@
 //! The namespaces of a container: made, joined by path, or shared with the caller.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -268,6 +268,11 @@ impl Plan {
         )
         .or_fail(fail)?;
         setns(&namespace, NEWTIME).or_fail(fail)
+    }
+
+    /// The namespaces to be joined, open.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.joined.iter().map(|joined| joined.namespace.as_fd())
     }
 
     pub fn id_maps(&self) -> IdMaps {

@@ -46,8 +46,8 @@ pub struct Setting<'a> {
     pub namespace: Namespace,
     pub own_cgroup_namespace: bool,
     pub user_namespace: bool,
-    /// The container's cgroup on the host.
-    pub cgroup: Option<&'a Path>,
+    /// Where the cgroup2 tree is mounted on the host.
+    pub cgroups: &'a Path,
     pub overlay: Option<Overlay>,
     /// `chroot` in place of pivot_root(2), for hosts whose root is an initramfs.
     pub no_pivot: bool,
@@ -71,6 +71,8 @@ pub struct Plan {
     protected: Vec<PathBuf>,
     working_directory: Option<PathBuf>,
     tree: Option<OwnedFd>,
+    /// The directory that the root is mounted on, in the container's mount namespace.
+    place: Option<OwnedFd>,
 }
 
 const SLAVE: Attributes = Attributes {
@@ -102,7 +104,7 @@ impl Plan {
         let around = Surroundings {
             bundle: setting.bundle,
             own_cgroup_namespace: setting.own_cgroup_namespace,
-            cgroup: setting.cgroup,
+            cgroups: setting.cgroups,
             propagation: propagation.unwrap_or(libc::MS_SLAVE),
         };
         let mounts = spec
@@ -138,6 +140,7 @@ impl Plan {
             protected: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
             working_directory: spec.process().as_ref().map(|process| process.cwd().clone()),
             tree: None,
+            place: None,
         };
         plan.check_inherited()?;
         Ok(plan)
@@ -221,6 +224,28 @@ impl Plan {
         Ok(())
     }
 
+    /// Everything that [`Plan::open_sources`] opened, for whoever closes all else.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mounts = self.mounts.iter().filter_map(Mount::tree);
+        let nodes = self.nodes.iter().filter_map(Node::host);
+        let tree = self.tree.as_ref().map(AsFd::as_fd);
+        mounts.chain(nodes).chain(tree).collect()
+    }
+
+    /// Opens the directory that the root will be mounted on. In the container's mount namespace, and
+    /// before the container's own root takes over, who may not be let through to it.
+    pub fn open_place(&mut self) -> Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let place = open(&self.path, flags, Mode::empty()).or_fail(|errno| {
+            Error::new("open root filesystem")
+                .on(self.path.display())
+                .at("/root/path")
+                .errno(errno)
+        })?;
+        self.place = Some(place);
+        Ok(())
+    }
+
     /// Puts everything together, in the container's mount namespace with the host's root still `/`.
     pub fn build(mut self) -> Result<Built> {
         if self.namespace == Namespace::Inherited {
@@ -272,8 +297,7 @@ impl Plan {
         })
     }
 
-    /// Attaches the root behind the process's own `/`: no directory of the host is needed for it, and
-    /// lookups of the host's paths go on as before.
+    /// Attaches the root where it lies: hooks look for the container's files there.
     fn attach_root(&mut self) -> Result<Rootfs> {
         let tree = match (&self.overlay, self.tree.take()) {
             (Some(overlay), _) => overlay.mount(self.user_namespace)?,
@@ -282,13 +306,13 @@ impl Plan {
                 return Err(Error::new("attach root filesystem").because("it was not opened"));
             }
         };
-        let host = open(
-            "/",
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .step("open", "/")?;
-        mount::move_mount(tree.as_fd(), host.as_fd())
+        if self.place.is_none() {
+            self.open_place()?;
+        }
+        let Some(place) = self.place.take() else {
+            return Err(Error::new("attach root filesystem").because("nowhere to attach it"));
+        };
+        mount::move_mount(tree.as_fd(), place.as_fd())
             .step("attach root filesystem", self.path.display())?;
         if self.overlay.is_some() {
             mount::set_attributes(tree.as_fd(), false, SLAVE)

@@ -97,8 +97,7 @@ pub fn create(request: &Request) -> Result<Created> {
         })
         .transpose()?;
     let below = cgroups::path(wanted, request.id)?;
-    let path = hierarchy.mount().join(&below);
-    let mut plan = Plan::new(request, bundle, &path)?;
+    let mut plan = Plan::new(request, bundle, hierarchy.mount())?;
     let site = hierarchy.survey(&below)?;
     plan.rootfs.open_sources()?;
 
@@ -177,7 +176,7 @@ fn overlay(request: &Request, bundle: &Bundle) -> Result<Option<Overlay>> {
 }
 
 impl Plan {
-    fn new(request: &Request, bundle: Bundle, cgroup: &Path) -> Result<Plan> {
+    fn new(request: &Request, bundle: Bundle, cgroups: &Path) -> Result<Plan> {
         let spec = &bundle.spec;
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
@@ -190,6 +189,7 @@ impl Plan {
         for warning in &limits.warnings {
             log::warning(format_args!("{warning}"));
         }
+        refuse_later(spec)?;
         let namespaces = namespaces::Plan::open(linux)?;
         let setting = Setting {
             bundle: &bundle.dir,
@@ -201,7 +201,7 @@ impl Plan {
             own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP)
                 != Origin::Inherited,
             user_namespace: namespaces.in_user_namespace(),
-            cgroup: Some(cgroup),
+            cgroups,
             overlay: overlay(request, &bundle)?,
             no_pivot: request.no_pivot,
         };
@@ -285,6 +285,61 @@ impl Plan {
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
         }
+    }
+}
+
+/// What the configuration may ask for and this version doesn't do is refused: a container without it
+/// would not be what was asked for.
+fn refuse_later(spec: &Spec) -> Result<()> {
+    let process = spec.process().as_ref();
+    let linux = spec.linux().as_ref();
+    let given = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
+    let asked = [
+        (
+            "/process/apparmorProfile",
+            given(process.and_then(|process| process.apparmor_profile().as_ref())),
+        ),
+        (
+            "/process/selinuxLabel",
+            given(process.and_then(|process| process.selinux_label().as_ref())),
+        ),
+        (
+            "/linux/mountLabel",
+            given(linux.and_then(|linux| linux.mount_label().as_ref())),
+        ),
+        (
+            "/process/scheduler",
+            process.is_some_and(|process| process.scheduler().is_some()),
+        ),
+        (
+            "/process/ioPriority",
+            process.is_some_and(|process| process.io_priority().is_some()),
+        ),
+        (
+            "/linux/personality",
+            linux.is_some_and(|linux| linux.personality().is_some()),
+        ),
+        (
+            "/linux/intelRdt",
+            linux.is_some_and(|linux| linux.intel_rdt().is_some()),
+        ),
+        (
+            "/linux/memoryPolicy",
+            linux.is_some_and(|linux| linux.memory_policy().is_some()),
+        ),
+        (
+            "/linux/netDevices",
+            linux
+                .and_then(|linux| linux.net_devices().as_ref())
+                .is_some_and(|devices| !devices.is_empty()),
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((pointer, _)) => Err(Error::config(
+            pointer,
+            "is not available in this version of husk",
+        )),
+        None => Ok(()),
     }
 }
 

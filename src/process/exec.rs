@@ -61,9 +61,6 @@ fn run(exec: Exec, channel: Channel) -> ! {
             sys::exit(1)
         }
     };
-    if system::fd::close_but(3 + prepared.preserved(), &[channel.fd()]).is_err() {
-        sys::exit(1)
-    }
     if channel
         .report(&Report::Ready)
         .and_then(|()| channel.wait())
@@ -77,9 +74,11 @@ fn run(exec: Exec, channel: Channel) -> ! {
 }
 
 fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
-    system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
     // Inside, whoever may trace it could take what it has open (CVE-2016-9962).
+    let kept = [channel.fd(), exec.init.as_fd()];
+    system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
     system::prctl::set_dumpable(false).step("protect", "the process")?;
+    system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
     setsid().step("make", "session")?;
     // One call for all: the kernel enters the user namespace first and checks the others by it.
     let kinds = CloneFlags::from_bits_retain(exec.namespaces as i32);
@@ -99,7 +98,10 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
             let terminal = terminal::open_pair(&Rootfs::new(root), size, channel)?;
             terminal::take(&terminal, exec.program.identity.uid())?;
         }
-        None => give_stdio(&exec.program.identity),
+        None => give_stdio(
+            &exec.program.identity,
+            kinds.contains(CloneFlags::CLONE_NEWUSER),
+        ),
     }
     let prepared = exec.program.prepare()?;
     system::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;

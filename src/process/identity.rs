@@ -149,6 +149,17 @@ impl Identity {
         Ok(())
     }
 
+    /// Makes everything that is permitted effective again: the change of user took it away.
+    pub fn regain(&self) -> Result<()> {
+        let fail = |errno| Error::new("keep capabilities").errno(errno);
+        let held = prctl::capabilities().or_fail(fail)?;
+        prctl::set_capabilities(prctl::Capabilities {
+            effective: held.permitted,
+            ..held
+        })
+        .or_fail(fail)
+    }
+
     /// Reduces the capabilities to those of the configuration. What the caller itself doesn't have
     /// can't be given: the specification wants no error for that (config.md, "capabilities").
     pub fn restrict(&self) -> Result<()> {

@@ -65,35 +65,28 @@ pub fn run(init: Init, channel: Channel) -> ! {
     };
     match init.set_up(&channel) {
         Err(error) => failed(error),
-        Ok(waiting) => {
-            // What husk had open, the lock of the record among it, is not for a process that may wait
-            // for days next to others that may look at it (CVE-2016-9962).
-            let kept = [
-                channel.fd(),
-                waiting.gate.listener.as_fd(),
-                waiting.gate.lock.as_fd(),
-            ];
-            let ready = sys::fd::close_but(3 + waiting.preserved, &kept)
-                .step("close", "descriptors")
-                .and_then(|()| channel.report(&Report::Ready));
-            match ready {
-                Ok(()) => waiting.run(channel),
-                Err(error) => failed(error),
-            }
-        }
+        Ok(waiting) => match channel.report(&Report::Ready) {
+            Ok(()) => waiting.run(channel),
+            Err(error) => failed(error),
+        },
     }
 }
 
 impl Init {
-    fn set_up(self, channel: &Channel) -> Result<Waiting> {
+    fn set_up(mut self, channel: &Channel) -> Result<Waiting> {
+        self.close_the_rest(channel)?;
         sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
         setsid().step("make", "session")?;
         if self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New {
             channel.wait()?;
         }
         self.namespaces.make_time()?;
+        if self.namespaces.origin(CloneFlags::CLONE_NEWNS) == Origin::New {
+            self.rootfs.open_place()?;
+        }
         self.namespaces.become_root()?;
         sys::prctl::set_dumpable(false).step("protect", "the process")?;
+        let in_user_namespace = self.namespaces.in_user_namespace();
         if let Some(name) = &self.keyring {
             join_keyring(name)?;
         }
@@ -125,7 +118,7 @@ impl Init {
             Some(program) => {
                 match &terminal {
                     Some(terminal) => terminal::take(terminal, program.identity.uid())?,
-                    None => give_stdio(&program.identity),
+                    None => give_stdio(&program.identity, in_user_namespace),
                 }
                 Some(program.prepare()?)
             }
@@ -134,12 +127,25 @@ impl Init {
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
         Ok(Waiting {
-            preserved: prepared.as_ref().map_or(0, Prepared::preserved),
             prepared,
             start_hooks: self.start_hooks,
             subject: self.subject,
             gate: self.gate,
         })
+    }
+
+    /// What husk has open, the lock of the record among it, is not for a process that may wait for
+    /// days, nor for those who may be able to look at it (CVE-2016-9962).
+    fn close_the_rest(&self, channel: &Channel) -> Result<()> {
+        let preserved = self.program.as_ref().map_or(0, Program::preserved);
+        let mut kept = self.rootfs.descriptors();
+        kept.extend(self.namespaces.descriptors());
+        kept.extend([
+            channel.fd(),
+            self.gate.listener.as_fd(),
+            self.gate.lock.as_fd(),
+        ]);
+        sys::fd::close_but(3 + preserved, &kept).step("close", "descriptors")
     }
 
     fn name_host(&self) -> Result<()> {
@@ -199,7 +205,6 @@ fn write_sysctl(values: &[(String, String)]) -> Result<()> {
 /// A created container: everything is done but what needs the start.
 struct Waiting {
     prepared: Option<Prepared>,
-    preserved: u32,
     start_hooks: Vec<Hook>,
     subject: Subject,
     gate: Gate,

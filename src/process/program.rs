@@ -1,6 +1,9 @@
 //! The last steps before the program runs, the same for a container's first process and for `exec`.
 
+use std::collections::HashMap;
 use std::ffi::CString;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -49,7 +52,7 @@ impl Program {
         passed: Passed,
         caller_umask: Mode,
     ) -> Result<Program> {
-        let mut environment = process.env().clone().unwrap_or_default();
+        let mut environment = without_repeats(process.env().clone().unwrap_or_default());
         if passed.listening > 0 {
             environment.push(format!("LISTEN_FDS={}", passed.listening));
             // Seen from inside the first process is 1, sd_listen_fds(3).
@@ -66,10 +69,17 @@ impl Program {
         })
     }
 
+    /// How many descriptors from 3 on are the program's.
+    pub fn preserved(&self) -> u32 {
+        self.preserved
+    }
+
     /// Limits, working directory, user and privileges; finds the file to execute. In the container,
     /// with its root.
     pub fn prepare(mut self) -> Result<Prepared> {
         self.identity.limit()?;
+        // The caller's own choice of CPUs is none of the container's: its cgroup has one.
+        let _ = sys::process::reset_affinity();
         if self.identity.no_new_privileges {
             sys::prctl::set_no_new_privileges().or_fail(|errno| {
                 Error::new("set no_new_privs")
@@ -146,7 +156,7 @@ impl Program {
         self.environment.retain(|entry| !entry.starts_with("HOME="));
         let uid = self.identity.uid().as_raw().to_string();
         // What an image may write here is bounded, and only ends in a variable.
-        let home = std::fs::read("/etc/passwd").ok().and_then(|passwd| {
+        let home = read_passwd().and_then(|passwd| {
             String::from_utf8_lossy(&passwd).lines().find_map(|line| {
                 let mut fields = line.split(':').skip(2);
                 (fields.next() == Some(&uid)).then(|| fields.nth(2).unwrap_or_default().to_owned())
@@ -168,10 +178,6 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    pub fn preserved(&self) -> u32 {
-        self.program.preserved
-    }
-
     /// With no_new_privs anybody may install a filter; otherwise it takes CAP_SYS_ADMIN, so the
     /// capabilities go after it.
     fn restricts_early(&self) -> bool {
@@ -185,13 +191,8 @@ impl Prepared {
         match self.drop_the_rest() {
             Err(error) => error,
             Ok(()) => {
-                let errno = sys::process::execveat(
-                    libc::AT_FDCWD,
-                    &self.path,
-                    &self.arguments,
-                    &self.environment,
-                    0,
-                );
+                // Not execveat(2): filters of the field name execve alone.
+                let errno = sys::process::execve(&self.path, &self.arguments, &self.environment);
                 self.no_execution(errno)
             }
         }
@@ -215,6 +216,9 @@ impl Prepared {
             })
         };
         if let Some(filter) = &self.program.filter {
+            if !self.restricts_early() {
+                self.program.identity.regain()?;
+            }
             install(filter)?;
         }
         if !self.restricts_early() {
@@ -243,6 +247,39 @@ impl Prepared {
     }
 }
 
+/// Of a variable that is there twice the last one counts, in the place of the first.
+fn without_repeats(environment: Vec<String>) -> Vec<String> {
+    let mut places = HashMap::with_capacity(environment.len());
+    let mut kept: Vec<String> = Vec::with_capacity(environment.len());
+    for entry in environment {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        match places.get(&name) {
+            Some(&place) => kept[place] = entry,
+            None => {
+                places.insert(name, kept.len());
+                kept.push(entry);
+            }
+        }
+    }
+    kept
+}
+
+/// The image's user database. It may be anything: a fifo, a device, endless.
+fn read_passwd() -> Option<Vec<u8>> {
+    const ENOUGH: u64 = 1 << 20;
+    let file = std::fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open("/etc/passwd")
+        .ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(ENOUGH).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Rust ignores SIGPIPE, and ignored signals stay so across execve(2).
 fn reset_signals() -> nix::Result<()> {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
@@ -252,8 +289,8 @@ fn reset_signals() -> nix::Result<()> {
 
 /// Gives the standard streams to the user, who may want to open them anew by /dev/stdout, where they
 /// are not shared by everybody like /dev/null.
-pub fn give_stdio(identity: &Identity) {
-    if identity.uid().is_root() {
+pub fn give_stdio(identity: &Identity, user_namespace: bool) {
+    if identity.uid().is_root() && !user_namespace {
         return;
     }
     for number in 0..3 {

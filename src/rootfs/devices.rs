@@ -93,6 +93,11 @@ impl Node {
         }
     }
 
+    /// The host's node, while it is open and not yet attached.
+    pub fn host(&self) -> Option<BorrowedFd<'_>> {
+        self.host.as_ref().map(AsFd::as_fd)
+    }
+
     fn error(&self, step: &'static str) -> Error {
         let error = Error::new(step).on(self.path.display());
         match &self.pointer {

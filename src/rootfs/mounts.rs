@@ -1,7 +1,7 @@
 //! The entries of `mounts`: checked first, sources opened next, attached last.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -11,7 +11,8 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
 use super::handle::{self, Rootfs, Target};
-use super::options::Options;
+use super::options::{self, Options};
+use crate::bundle;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes, Context};
 
@@ -66,8 +67,8 @@ pub struct Surroundings<'a> {
     pub bundle: &'a Path,
     /// Whether the container gets a cgroup namespace of its own.
     pub own_cgroup_namespace: bool,
-    /// The container's cgroup on the host, if it has one.
-    pub cgroup: Option<&'a Path>,
+    /// Where the cgroup2 tree is mounted on the host.
+    pub cgroups: &'a Path,
     /// Propagation of bind mounts that don't ask for one.
     pub propagation: u64,
 }
@@ -86,13 +87,6 @@ impl Mount {
     pub fn plan(index: usize, entry: &oci::Mount, around: Surroundings) -> Result<Mount> {
         let words = entry.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(words.iter().map(String::as_str));
-        if let Some(word) = options.meaningless() {
-            let at = words.iter().position(|other| other == word).unwrap_or(0);
-            return Err(Error::config(
-                format!("{}/options/{at}", pointer(index)),
-                format!("`{word}` is no option of a bind mount"),
-            ));
-        }
         if let Some(at) = words
             .iter()
             .position(|word| matches!(word.split('=').next(), Some("idmap" | "ridmap")))
@@ -101,6 +95,17 @@ impl Mount {
                 format!("{}/options/{at}", pointer(index)),
                 "id-mapped mounts are not available in this version",
             ));
+        }
+        if let Some(word) = options.meaningless() {
+            let at = words.iter().position(|other| other == word).unwrap_or(0);
+            return Err(Error::config(
+                format!("{}/options/{at}", pointer(index)),
+                format!("`{word}` is no option of a bind mount"),
+            )
+            .maybe_hint(bundle::did_you_mean(
+                word,
+                options::known().iter().map(String::as_str),
+            )));
         }
         if handle::has_nul(entry.destination()) {
             return Err(Error::config(
@@ -126,14 +131,12 @@ impl Mount {
                 recursive,
             }
         } else if filesystem == "cgroup" && !around.own_cgroup_namespace {
-            // The host's view of the tree is not the container's business: its own cgroup is.
+            // A new mount of it from the initial cgroup namespace would show the same, after waiting
+            // some 10 ms for an RCU grace period.
             options.data.clear();
-            let source = around.cgroup.ok_or_else(|| {
-                Error::config(pointer(index), "the container has no cgroup to show")
-            })?;
             Kind::Bind {
-                source: source.to_owned(),
-                recursive: true,
+                source: around.cgroups.to_owned(),
+                recursive: false,
             }
         } else {
             Kind::filesystem(index, filesystem, source, &mut options)?
@@ -154,6 +157,11 @@ impl Mount {
     /// Whether this entry puts the host's devices at /dev, so that husk makes none.
     pub fn replaces_dev(&self) -> bool {
         matches!(self.kind, Kind::Bind { .. }) && self.path == Path::new("dev")
+    }
+
+    /// Its source, while it is open and not yet attached.
+    pub fn tree(&self) -> Option<BorrowedFd<'_>> {
+        self.tree.as_ref().map(AsFd::as_fd)
     }
 
     fn error(&self, step: &'static str) -> Error {
@@ -231,18 +239,20 @@ impl Mount {
             .make_target(&self.path, kind)
             .or_fail(|errno| self.no_target(errno))?;
         self.check_proc(&target, Some(&tree))?;
-        mount::move_mount(tree.as_fd(), target.as_fd()).or_fail(|errno| {
-            let error = self.error("mount").errno(errno);
-            match (errno, kind) {
-                (Errno::ENOTDIR, Target::Directory) => {
-                    error.hint("the source is a directory, the destination a file")
-                }
-                (Errno::ENOTDIR, Target::File) => {
-                    error.hint("the source is a file, the destination a directory")
-                }
-                _ => error,
-            }
-        })
+        let there = fstat(&target).or_fail(|errno| self.error("mount").errno(errno))?;
+        // The kernel would only say that something is invalid.
+        match (kind, handle::is_kind(&there, SFlag::S_IFDIR)) {
+            (Target::Directory, false) => Err(self
+                .error("mount")
+                .errno(Errno::ENOTDIR)
+                .hint("the source is a directory, the destination is not")),
+            (Target::File, true) => Err(self
+                .error("mount")
+                .errno(Errno::ENOTDIR)
+                .hint("the destination is a directory, the source is not")),
+            _ => mount::move_mount(tree.as_fd(), target.as_fd())
+                .or_fail(|errno| self.error("mount").errno(errno)),
+        }
     }
 
     fn attach_filesystem(&mut self, root: &Rootfs) -> Result<Option<OwnedFd>> {

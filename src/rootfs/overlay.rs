@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::libc;
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
@@ -71,6 +72,14 @@ impl Upper {
             _ => Ok(Upper::Directory(base.join(text))),
         }
     }
+}
+
+/// The writable side of an overlay, open.
+struct Writable {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// What both are on, if husk mounted it.
+    tmpfs: Option<OwnedFd>,
 }
 
 /// A number with k, m, g or % behind it.
@@ -170,20 +179,27 @@ impl Overlay {
         }
         self.add_lower(&context, &set)?;
         // Open until the superblock exists: the names given lead through the descriptors.
-        let (upper, work) = self.open_upper(user_namespace)?;
+        let layers = self.open_upper(user_namespace)?;
         let object = match &self.upper {
             Upper::Tmpfs { .. } => Path::new("tmpfs"),
             Upper::Directory(path) => path,
         };
-        set(c"upperdir", &by_descriptor(&upper), object)?;
-        set(c"workdir", &by_descriptor(&work), object)?;
-        context.mount(0).map_err(|(errno, complaint)| {
+        set(c"upperdir", &by_descriptor(&layers.upper), object)?;
+        set(c"workdir", &by_descriptor(&layers.work), object)?;
+        let mounted = context.mount(0).map_err(|(errno, complaint)| {
             let error = fail(object, errno, complaint);
             match errno {
                 Errno::EBUSY => error.hint("another container uses this upper directory"),
                 _ => error,
             }
-        })
+        })?;
+        if let Some(tmpfs) = &layers.tmpfs {
+            // The overlay has its own reference. On top of the host's root the tmpfs would be what is
+            // unmounted when the container has pivoted, and the host's root would stay.
+            umount2(by_descriptor(tmpfs).as_str(), MntFlags::MNT_DETACH)
+                .or_fail(|errno| fail(object, errno, None))?;
+        }
+        Ok(mounted)
     }
 
     fn add_lower(
@@ -223,7 +239,7 @@ impl Overlay {
     }
 
     /// The upper and the work directory.
-    fn open_upper(&self, user_namespace: bool) -> Result<(OwnedFd, OwnedFd)> {
+    fn open_upper(&self, user_namespace: bool) -> Result<Writable> {
         match &self.upper {
             Upper::Tmpfs { size } => {
                 let object = Path::new("tmpfs");
@@ -235,20 +251,29 @@ impl Overlay {
                         };
                         let upper = make("upper")?;
                         self.copy_owner(&upper)?;
-                        Ok((upper, make("work")?))
+                        let work = make("work")?;
+                        Ok(Writable {
+                            upper,
+                            work,
+                            tmpfs: Some(tmpfs),
+                        })
                     })
                     .or_fail(|errno| self.error("make upper layer", object).errno(errno))
             }
             Upper::Directory(path) => {
                 let upper = self.open_directory(path, true)?;
                 self.check_directory(path, &upper, user_namespace)?;
-                Ok((upper, self.open_directory(&work_beside(path), false)?))
+                Ok(Writable {
+                    upper,
+                    work: self.open_directory(&work_beside(path), false)?,
+                    tmpfs: None,
+                })
             }
         }
     }
 
-    /// Overlayfs takes layers of its own mount namespace only: so the tmpfs is attached, behind the
-    /// process's root, where the old root goes when the container has pivoted.
+    /// Overlayfs takes layers of its own mount namespace only: so the tmpfs is attached for a moment,
+    /// behind the process's root.
     fn tmpfs(&self, size: Option<&str>) -> nix::Result<OwnedFd> {
         let context = Context::open(c"tmpfs")?;
         context.set_string(c"source", c"husk-upper")?;
