@@ -29,7 +29,7 @@ tests! {
     control_characters_do_not_reach_the_terminal.needs(HUSK),
     deep_nesting_is_refused_quickly.needs(HUSK),
     a_huge_config_is_refused_or_read_quickly.needs(HUSK),
-    the_good_fixtures_of_the_specification_load.needs(HUSK),
+    a_minimal_configuration_runs.needs(HUSK),
 }
 
 const TABLE: &str = include_str!("bad_config.txt");
@@ -314,8 +314,8 @@ fn a_huge_config_is_refused_or_read_quickly(lab: &Lab) {
     assert!(begin.elapsed() < patience() / 5);
 }
 
-/// Those that can be run at all: they need a root filesystem of this suite.
-fn the_good_fixtures_of_the_specification_load(lab: &Lab) {
+/// As the specification's own minimal example, with a cgroup of this suite.
+fn a_minimal_configuration_runs(lab: &Lab) {
     let minimal = json!({ "ociVersion": "1.0.0", "root": { "path": "rootfs" },
         "process": { "args": ["/bin/payload", "exit", "3"], "cwd": "/" },
         "linux": { "namespaces": [{ "type": "mount" }] } });
