@@ -99,9 +99,39 @@ fn prepare(dir: &Path) -> io::Result<()> {
         MsFlags::empty(),
         Some("mode=755"),
     )?;
+    private_run(&dir.join("run"))?;
     sys::loopback_up()?;
     nix::unistd::sethostname("suite")?;
     Ok(())
+}
+
+/// The default `--root` is below /run: no test may write to the host's. The sockets of
+/// systemd stay.
+fn private_run(scratch: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    fs::create_dir(scratch)?;
+    mount(
+        Some("run"),
+        scratch,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )?;
+    for name in ["systemd", "dbus", "user"] {
+        let (source, target) = (Path::new("/run").join(name), scratch.join(name));
+        if source.is_dir() {
+            fs::create_dir(&target)?;
+            mount(
+                Some(&source),
+                &target,
+                none,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                none,
+            )?;
+        }
+    }
+    mount(Some(scratch), "/run", none, MsFlags::MS_MOVE, none)?;
+    fs::remove_dir(scratch)
 }
 
 fn wait_for(child: Pid) -> io::Result<i32> {

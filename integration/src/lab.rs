@@ -209,10 +209,18 @@ impl Lab {
         for dir in cgroup::beginning(&format!("{}-", self.tag)) {
             left.push(dir.display().to_string());
         }
-        let mounts = mountinfo::targets();
-        if mounts != self.mounts {
-            left.push(format!("mounts {mounts:?} instead of {:?}", self.mounts));
+        let mut known = self.mounts.clone();
+        for mount in mountinfo::targets() {
+            match known.iter().position(|target| *target == mount) {
+                Some(index) => drop(known.swap_remove(index)),
+                None => left.push(format!("mount {mount}")),
+            }
         }
+        left.extend(
+            known
+                .iter()
+                .map(|target| format!("no mount {target} any more")),
+        );
         if let Some(process) = living_child() {
             left.push(process);
         }
