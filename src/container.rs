@@ -291,7 +291,18 @@ impl Container {
 
     /// Removes the container and everything that `create` made for it.
     pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
-        match look_up(root, id)? {
+        let found = match look_up(root, id) {
+            // Nobody can say any more what belongs to it.
+            Err(error) if force && error.code() == Some(Errno::EBADMSG) => {
+                log::warning(format_args!("{error}"));
+                return match Home::open(root, id)? {
+                    Some(home) => home.remove(),
+                    None => Ok(()),
+                };
+            }
+            found => found?,
+        };
+        match found {
             Found::Nothing if force => return Ok(()),
             Found::Nothing => return Err(missing(id)),
             Found::Remains(home) => {

@@ -190,22 +190,10 @@ impl Plan {
         (self.new - CloneFlags::CLONE_NEWCGROUP - NEWTIME).bits() as u64
     }
 
-    /// Whether a process in between is needed: new namespaces must belong to a user namespace that is
-    /// joined, and joining it would cost the caller its privileges.
+    /// Whether a process in between is needed, which enters a namespace for the one that it makes: a
+    /// pid namespace is for children only, and one's own privileges end at a user namespace.
     pub fn needs_go_between(&self) -> bool {
-        self.joins(CloneFlags::CLONE_NEWUSER)
-    }
-
-    /// For the parent, before clone3(2): its children will be in the pid namespace.
-    pub fn enter_pid(&self) -> Result<()> {
-        match self
-            .joined
-            .iter()
-            .find(|joined| joined.kind == CloneFlags::CLONE_NEWPID)
-        {
-            Some(joined) => joined.enter().or_fail(|errno| joined.error(errno)),
-            None => Ok(()),
-        }
+        self.joins(CloneFlags::CLONE_NEWUSER) || self.joins(CloneFlags::CLONE_NEWPID)
     }
 
     /// For the process in between: everything that is joined, in an order in which the privileges
@@ -232,9 +220,7 @@ impl Plan {
     pub fn enter(&self) -> Result<()> {
         if !self.needs_go_between() {
             for joined in &self.joined {
-                if joined.kind != CloneFlags::CLONE_NEWPID {
-                    joined.enter().or_fail(|errno| joined.error(errno))?;
-                }
+                joined.enter().or_fail(|errno| joined.error(errno))?;
             }
         }
         if self.new.contains(CloneFlags::CLONE_NEWCGROUP) {
@@ -282,19 +268,6 @@ impl Plan {
         }
     }
 
-    /// Which uid of the host `uid` is in a new user namespace; itself without one.
-    pub fn host_uid(&self, uid: u32) -> Option<u32> {
-        if self.origin(CloneFlags::CLONE_NEWUSER) == Origin::Inherited {
-            return Some(uid);
-        }
-        self.uid_map.lines().find_map(|line| {
-            let mut numbers = line.split(' ').map_while(|word| word.parse::<u32>().ok());
-            let (inside, outside, size) = (numbers.next()?, numbers.next()?, numbers.next()?);
-            let offset = uid.checked_sub(inside)?;
-            (offset < size).then(|| outside.saturating_add(offset))
-        })
-    }
-
     /// Becomes root of the container's user namespace: what is made from now on is its, and files that
     /// only its root may read can be.
     pub fn become_root(&self) -> Result<()> {
@@ -306,6 +279,24 @@ impl Plan {
             .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
             .or_fail(|errno| Error::new("become root of the user namespace").errno(errno))
     }
+}
+
+/// Which uid of the host `uid` of the container is, by the mappings of its configuration; itself where
+/// there is no user namespace.
+pub fn host_uid(linux: Option<&Linux>, uid: u32) -> Option<u32> {
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    if !namespaces
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == Type::User)
+    {
+        return Some(uid);
+    }
+    let mappings = linux.and_then(|linux| linux.uid_mappings().as_ref());
+    mappings.into_iter().flatten().find_map(|mapping| {
+        let offset = uid.checked_sub(mapping.container_id())?;
+        (offset < mapping.size()).then(|| mapping.host_id().saturating_add(offset))
+    })
 }
 
 /// The maps of a new user namespace, user_namespaces(7).

@@ -14,10 +14,7 @@ mod terminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
 use nix::libc;
-use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -64,85 +61,76 @@ impl Ended {
 pub fn spawn(init: Init, cgroup: Option<BorrowedFd>) -> Result<Process> {
     let (channel, theirs) = Channel::pair()?;
     if init.namespaces.needs_go_between() {
-        return spawn_through(init, cgroup, channel, theirs);
+        let enter = |init: &Init, theirs: &Channel| {
+            init.close_the_rest(theirs)?;
+            init.namespaces.enter_all()?;
+            Ok(init.namespaces.clone_flags())
+        };
+        return spawn_through((channel, theirs), cgroup, init, enter, init::run);
     }
-    let own = enter_pid(|| init.namespaces.enter_pid(), init.namespaces.own())?;
-    let cloned = sys::clone3(init.namespaces.clone_flags(), cgroup);
-    match cloned.or_fail(no_process)? {
+    match sys::clone3(init.namespaces.clone_flags(), cgroup).or_fail(no_process)? {
         Clone::Child => {
             drop(channel);
             init::run(init, theirs)
         }
-        Clone::Parent { pid, pidfd } => {
-            leave_pid(own)?;
+        Clone::Parent { pid, pidfd } => Ok(Process {
+            pid,
+            pidfd,
+            channel,
+        }),
+    }
+}
+
+/// Makes a process by way of another one, which enters what exists already and then makes the process
+/// as its sibling.
+///
+/// In a pid namespace that others live in, a process can be looked at from its birth on: this one is
+/// born with nothing open but what it needs (CVE-2016-9962). And new namespaces must belong to a user
+/// namespace that is joined, which would cost husk its own privileges.
+fn spawn_through<T>(
+    (channel, theirs): (Channel, Channel),
+    cgroup: Option<BorrowedFd>,
+    task: T,
+    enter: impl FnOnce(&T, &Channel) -> Result<u64>,
+    run: fn(T, Channel) -> !,
+) -> Result<Process> {
+    match sys::clone3(0, cgroup).or_fail(no_process)? {
+        Clone::Child => {
+            drop(channel);
+            let forked = enter(&task, &theirs).and_then(|flags| {
+                sys::clone3(flags | libc::CLONE_PARENT as u64, None).or_fail(no_process)
+            });
+            let report = match forked {
+                Ok(Clone::Child) => run(task, theirs),
+                Ok(Clone::Parent { pid, pidfd }) => Report::Forked(pid, pidfd),
+                Err(error) => Report::Failed(error),
+            };
+            let _ = theirs.report(&report);
+            sys::exit(0)
+        }
+        Clone::Parent { pid: between, .. } => {
+            drop(theirs);
+            drop(task);
+            let made = wait_forked(channel);
+            let _ = waitpid(between, None);
+            made
+        }
+    }
+}
+
+/// The process waits for husk before it says anything, so its maker's report comes first.
+fn wait_forked(channel: Channel) -> Result<Process> {
+    match channel.next_report()? {
+        Some(Report::Forked(pid, pidfd)) => {
+            channel.go()?;
             Ok(Process {
                 pid,
                 pidfd,
                 channel,
             })
         }
-    }
-}
-
-/// As [`spawn`], by way of a process that joins a user namespace and then makes the container's, as
-/// its sibling.
-fn spawn_through(
-    init: Init,
-    cgroup: Option<BorrowedFd>,
-    channel: Channel,
-    theirs: Channel,
-) -> Result<Process> {
-    match sys::clone3(0, cgroup).or_fail(no_process)? {
-        Clone::Child => {
-            drop(channel);
-            let forked = init.namespaces.enter_all().and_then(|()| {
-                let flags = init.namespaces.clone_flags() | libc::CLONE_PARENT as u64;
-                sys::clone3(flags, None).or_fail(no_process)
-            });
-            match forked {
-                Ok(Clone::Child) => init::run(init, theirs),
-                Ok(Clone::Parent { pid, pidfd }) => {
-                    let _ = theirs.report(&Report::Forked(pid, pidfd));
-                }
-                Err(error) => {
-                    let _ = theirs.report(&Report::Failed(error));
-                }
-            }
-            sys::exit(0)
-        }
-        Clone::Parent { pid: between, .. } => {
-            drop(theirs);
-            // The process may report before its maker does; it waits for nobody but husk.
-            let first = channel.next_report();
-            let _ = waitpid(between, None);
-            match first? {
-                Some(Report::Forked(pid, pidfd)) => Ok(Process {
-                    pid,
-                    pidfd,
-                    channel,
-                }),
-                Some(Report::Failed(error)) => Err(error),
-                _ => Err(Error::new("make process").because("the process in between ended early")),
-            }
-        }
-    }
-}
-
-/// Lets children be born in another pid namespace; what comes back undoes it.
-fn enter_pid(enter: impl FnOnce() -> Result<()>, own: u64) -> Result<Option<OwnedFd>> {
-    if own & libc::CLONE_NEWPID as u64 == 0 {
-        return Ok(None);
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let ours = open("/proc/self/ns/pid", flags, Mode::empty()).step("open", "/proc/self/ns/pid")?;
-    enter()?;
-    Ok(Some(ours))
-}
-
-fn leave_pid(ours: Option<OwnedFd>) -> Result<()> {
-    match ours {
-        Some(ours) => setns(&ours, CloneFlags::CLONE_NEWPID).step("return to", "the pid namespace"),
-        None => Ok(()),
+        Some(Report::Failed(error)) => Err(error),
+        _ => Err(Error::new("make process").because("the process in between ended early")),
     }
 }
 

@@ -139,8 +139,8 @@ impl Said {
         };
         let text = value.to_str();
         match long {
+            "root" => self.root = Some(PathBuf::from(value)),
             // An empty value is how scripts and Go programs say "not given".
-            "root" => self.root = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
             "log" => self.log = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
             "log-format" => {
                 self.log_format = match text {

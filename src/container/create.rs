@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{self as oci, Spec};
 
-use super::record::{Home, Init as InitRecord, Phase, Record};
+use super::record::{self, Home, Init as InitRecord, Phase, Record};
 use super::{Container, check_id};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Cgroup, Devices, Hierarchy, Site};
@@ -22,8 +22,8 @@ use crate::log;
 use crate::namespaces::{self, Origin};
 use crate::process::channel::Report;
 use crate::process::init::{Gate, Init};
-use crate::process::program::{Passed, Program};
-use crate::process::{self, Process};
+use crate::process::program::{Passed, Program, give_stdio};
+use crate::process::{self, Process, foreground};
 use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
 use crate::rootfs::{self, Namespace, Setting};
 use crate::seccomp;
@@ -79,6 +79,9 @@ struct Hooks {
 
 pub fn create(request: &Request) -> Result<Created> {
     check_id(request.id)?;
+    if Home::open(request.root, request.id)?.is_some() {
+        return Err(record::taken(request.id));
+    }
     let bundle = Bundle::load(request.bundle)?;
     for warning in &bundle.warnings {
         log::warning(format_args!(
@@ -246,10 +249,8 @@ impl Plan {
             .as_ref()
             .filter(|process| process.terminal().unwrap_or(false))
             .map(|process| {
-                process.console_size().as_ref().map(|size| sys::tty::Size {
-                    rows: size.height().min(u16::MAX.into()) as u16,
-                    columns: size.width().min(u16::MAX.into()) as u16,
-                })
+                let caller = request.attached.then(foreground::caller_size).flatten();
+                size_of(process).or(caller)
             });
         Ok(Plan {
             namespaces,
@@ -362,6 +363,15 @@ pub(super) fn filter_of(spec: &Spec) -> Result<Option<seccomp::Filter>> {
     Ok(Some(filter))
 }
 
+/// `process.consoleSize`.
+pub(super) fn size_of(process: &oci::Process) -> Option<sys::tty::Size> {
+    let size = process.console_size()?;
+    Some(sys::tty::Size {
+        rows: size.height().min(u16::MAX.into()) as u16,
+        columns: size.width().min(u16::MAX.into()) as u16,
+    })
+}
+
 pub(super) fn caller_umask() -> Mode {
     let mask = umask(Mode::empty());
     umask(mask);
@@ -422,6 +432,9 @@ impl Work {
             subject: plan.subject.clone(),
             gate,
         };
+        if let (None, Some(owner)) = (&init.terminal, stdio_owner(spec, spec.process().as_ref())) {
+            give_stdio(owner);
+        }
         let process = process::spawn(init, Some(cgroup.fd()))?;
         let process = self.process.insert(process);
         // From here on both sides work at the same time.
@@ -535,6 +548,12 @@ fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, in_user_namespace: bool) -> Re
     }
 }
 
+/// Whose the standard streams are to be.
+pub(super) fn stdio_owner(spec: &Spec, process: Option<&oci::Process>) -> Option<Uid> {
+    let uid = process?.user().uid();
+    namespaces::host_uid(spec.linux().as_ref(), uid).map(Uid::from_raw)
+}
+
 /// Who gets the cgroup, runtime-spec's config-linux.md, "Cgroup ownership": with a cgroup namespace
 /// of its own and a writable mount of the tree, the user who is to manage it there.
 fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
@@ -552,7 +571,7 @@ fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
         .process()
         .as_ref()
         .map(|process| process.user().uid())?;
-    let host = namespaces.host_uid(uid)?;
+    let host = namespaces::host_uid(spec.linux().as_ref(), uid)?;
     (own && writable && host != 0).then(|| Uid::from_raw(host))
 }
 

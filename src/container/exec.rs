@@ -5,14 +5,13 @@ use std::path::Path;
 use nix::libc;
 use oci_spec::runtime::Process as Specification;
 
-use super::create::{caller_umask, filter_of, set_oom_score_adj};
+use super::create::{caller_umask, filter_of, set_oom_score_adj, size_of, stdio_owner};
 use super::{Container, Status, find};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result, Step};
 use crate::process::exec::{self, Exec};
-use crate::process::program::{Passed, Program};
+use crate::process::program::{Passed, Program, give_stdio};
 use crate::process::{Process, foreground};
-use crate::sys::tty;
 
 /// A process that runs, or rather waits for [`exec::release`].
 #[derive(Debug)]
@@ -67,13 +66,13 @@ impl Target {
         let filter = filter_of(&self.bundle.spec)?;
         let program = Program::plan(process, filter, passed, caller_umask())?;
         let oom_score_adj = program.identity.oom_score_adj;
-        let terminal = process.terminal().unwrap_or(false).then(|| {
-            let size = process.console_size().as_ref().map(|size| tty::Size {
-                rows: size.height().min(u16::MAX.into()) as u16,
-                columns: size.width().min(u16::MAX.into()) as u16,
-            });
-            size.or_else(foreground::caller_size)
-        });
+        let terminal = process
+            .terminal()
+            .unwrap_or(false)
+            .then(|| size_of(process).or_else(foreground::caller_size));
+        if let (None, Some(owner)) = (&terminal, stdio_owner(&self.bundle.spec, Some(process))) {
+            give_stdio(owner);
+        }
         let cgroup = self.container.cgroup()?;
         let exec = Exec {
             program,

@@ -111,12 +111,7 @@ impl Home {
         match mkdirat(&root_fd, id, Mode::S_IRWXU) {
             Ok(()) => {}
             Err(Errno::EEXIST) => {
-                return Err(Error::new("create container")
-                    .on(id)
-                    .because("container with given ID already exists")
-                    .hint(format!(
-                        "choose another id, or delete that one: husk delete {id}"
-                    )));
+                return Err(taken(id));
             }
             Err(errno) => {
                 return Err(errno).step("make directory", root.join(id).display());
@@ -176,6 +171,9 @@ impl Home {
     }
 
     /// `None` when `create` was ended before it wrote one.
+    ///
+    /// # Errors
+    /// `EBADMSG` for one that can't be understood.
     pub fn read(&self) -> Result<Option<Record>> {
         let path = self.path.join(RECORD);
         let mut text = String::new();
@@ -185,8 +183,15 @@ impl Home {
                 .read_to_string(&mut text)
                 .step("read", path.display())?,
         };
-        let bad = |reason: String| Error::new("read record").on(path.display()).because(reason);
-        let record: Record = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let bad = |reason: String| {
+            Error::new("read record")
+                .on(path.display())
+                .because(reason)
+                .errno(Errno::EBADMSG)
+        };
+        let record: Record = serde_json::from_str(&text).map_err(|error| {
+            bad(error.to_string()).hint("husk delete --force removes what can be found of it")
+        })?;
         match record.format {
             FORMAT => Ok(Some(record)),
             other => Err(bad(format!("format {other} is not known to this husk"))
@@ -273,6 +278,15 @@ impl Home {
             Err(errno) => Err(errno).step("remove", self.path.display()),
         }
     }
+}
+
+pub fn taken(id: &str) -> Error {
+    Error::new("create container")
+        .on(id)
+        .because("container with given ID already exists")
+        .hint(format!(
+            "choose another id, or delete that one: husk delete {id}"
+        ))
 }
 
 const FILE: OFlag = OFlag::O_RDONLY

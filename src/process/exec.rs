@@ -10,11 +10,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
 
 use super::channel::{self, Channel, Report};
-use super::program::{Prepared, Program, give_stdio};
-use super::{Process, enter_pid, leave_pid, no_process, terminal};
+use super::program::{Prepared, Program};
+use super::{Process, spawn_through, terminal};
 use crate::error::{Error, Result, Step};
 use crate::rootfs::Rootfs;
-use crate::sys::process::{self as sys, Clone};
+use crate::sys::process as sys;
 use crate::sys::{self as system, tty};
 
 /// What is to be run, and where.
@@ -31,26 +31,19 @@ pub struct Exec {
 /// Makes the process. It waits for [`Channel::go`] when it is ready, then its end of the channel is
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
-    let (channel, theirs) = Channel::pair()?;
-    let pid_namespace = || {
-        setns(&exec.init, CloneFlags::CLONE_NEWPID)
-            .or_fail(|errno| Error::new("enter pid namespace").errno(errno))
+    let enter = |exec: &Exec, theirs: &Channel| {
+        let kept = [theirs.fd(), exec.init.as_fd()];
+        system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
+        system::prctl::set_dumpable(false).step("protect", "the process")?;
+        let pid = CloneFlags::from_bits_retain(exec.namespaces as i32) & CloneFlags::CLONE_NEWPID;
+        if !pid.is_empty() {
+            setns(&exec.init, pid)
+                .or_fail(|errno| Error::new("enter pid namespace").errno(errno))?;
+        }
+        Ok(0)
     };
-    let ours = enter_pid(pid_namespace, exec.namespaces)?;
-    match sys::clone3(0, cgroup).or_fail(|errno| no_process(errno).at("/process"))? {
-        Clone::Child => {
-            drop(channel);
-            run(exec, theirs)
-        }
-        Clone::Parent { pid, pidfd } => {
-            leave_pid(ours)?;
-            Ok(Process {
-                pid,
-                pidfd,
-                channel,
-            })
-        }
-    }
+    spawn_through(Channel::pair()?, cgroup, exec, enter, run)
+        .map_err(|error| error.within("/process"))
 }
 
 fn run(exec: Exec, channel: Channel) -> ! {
@@ -74,14 +67,11 @@ fn run(exec: Exec, channel: Channel) -> ! {
 }
 
 fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
-    // Inside, whoever may trace it could take what it has open (CVE-2016-9962).
-    let kept = [channel.fd(), exec.init.as_fd()];
-    system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
-    system::prctl::set_dumpable(false).step("protect", "the process")?;
+    channel.wait()?;
     system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
     setsid().step("make", "session")?;
     // One call for all: the kernel enters the user namespace first and checks the others by it.
-    let kinds = CloneFlags::from_bits_retain(exec.namespaces as i32);
+    let kinds = CloneFlags::from_bits_retain(exec.namespaces as i32) - CloneFlags::CLONE_NEWPID;
     if !kinds.is_empty() {
         setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
     }
@@ -91,17 +81,11 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         // Where root isn't mapped the program's own user does.
         let _ = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));
     }
-    match exec.terminal {
-        Some(size) => {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let root = open(Path::new("/"), flags, Mode::empty()).step("open", "/")?;
-            let terminal = terminal::open_pair(&Rootfs::new(root), size, channel)?;
-            terminal::take(&terminal, exec.program.identity.uid())?;
-        }
-        None => give_stdio(
-            &exec.program.identity,
-            kinds.contains(CloneFlags::CLONE_NEWUSER),
-        ),
+    if let Some(size) = exec.terminal {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(Path::new("/"), flags, Mode::empty()).step("open", "/")?;
+        let terminal = terminal::open_pair(&Rootfs::new(root), size, channel)?;
+        terminal::take(&terminal, exec.program.identity.uid())?;
     }
     let prepared = exec.program.prepare()?;
     system::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;

@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{getpid, setsid};
 
 use super::channel::{self, Channel, Report};
-use super::program::{Prepared, Program, give_stdio};
+use super::program::{Prepared, Program};
 use super::terminal;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Point, Subject};
@@ -74,7 +74,11 @@ pub fn run(init: Init, channel: Channel) -> ! {
 
 impl Init {
     fn set_up(mut self, channel: &Channel) -> Result<Waiting> {
-        self.close_the_rest(channel)?;
+        if self.namespaces.needs_go_between() {
+            channel.wait()?;
+        } else {
+            self.close_the_rest(channel)?;
+        }
         sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
         setsid().step("make", "session")?;
         if self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New {
@@ -86,7 +90,6 @@ impl Init {
         }
         self.namespaces.become_root()?;
         sys::prctl::set_dumpable(false).step("protect", "the process")?;
-        let in_user_namespace = self.namespaces.in_user_namespace();
         if let Some(name) = &self.keyring {
             join_keyring(name)?;
         }
@@ -116,9 +119,8 @@ impl Init {
         built.seal()?;
         let prepared = match self.program {
             Some(program) => {
-                match &terminal {
-                    Some(terminal) => terminal::take(terminal, program.identity.uid())?,
-                    None => give_stdio(&program.identity, in_user_namespace),
+                if let Some(terminal) = &terminal {
+                    terminal::take(terminal, program.identity.uid())?;
                 }
                 Some(program.prepare()?)
             }
@@ -136,7 +138,7 @@ impl Init {
 
     /// What husk has open, the lock of the record among it, is not for a process that may wait for
     /// days, nor for those who may be able to look at it (CVE-2016-9962).
-    fn close_the_rest(&self, channel: &Channel) -> Result<()> {
+    pub fn close_the_rest(&self, channel: &Channel) -> Result<()> {
         let preserved = self.program.as_ref().map_or(0, Program::preserved);
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
 use super::identity::Identity;
@@ -287,20 +288,20 @@ fn reset_signals() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
-/// Gives the standard streams to the user, who may want to open them anew by /dev/stdout, where they
-/// are not shared by everybody like /dev/null.
-pub fn give_stdio(identity: &Identity, user_namespace: bool) {
-    if identity.uid().is_root() && !user_namespace {
+/// Gives the standard streams to the program's user, who may want to open them anew by /dev/stdout;
+/// not those that are shared by everybody, as /dev/null is. `owner` is a uid of the host.
+pub fn give_stdio(owner: Uid) {
+    if owner.is_root() {
         return;
     }
     for number in 0..3 {
         let stream = sys::fd::stdio(number);
         let Ok(stat) = fstat(stream) else { continue };
         let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
-        if is_device && stat.st_rdev == makedev(1, 3) || stat.st_uid == identity.uid().as_raw() {
+        if is_device && stat.st_rdev == makedev(1, 3) || stat.st_uid == owner.as_raw() {
             continue;
         }
-        // Read-only filesystems, ids that aren't mapped: then it stays as it is.
-        let _ = nix::unistd::fchown(stream, Some(identity.uid()), None);
+        // On a read-only filesystem, or without the privilege, it stays as it is.
+        let _ = nix::unistd::fchown(stream, Some(owner), None);
     }
 }
