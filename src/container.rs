@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod exec;
+mod plan;
 pub mod record;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +10,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use self::record::{Home, Init, Phase, Record};
@@ -152,6 +155,18 @@ impl Container {
     /// A handle to the first process, unless it has ended.
     pub fn init(&self) -> Option<OwnedFd> {
         self.record.init?.open()
+    }
+
+    /// The root directory of the first process. To be opened while a handle to that process is held.
+    fn open_root(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/{}/root", self.record.init.map_or(0, |init| init.pid));
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path.as_str(), flags, Mode::empty()).step("open", &path)?;
+        // Only if the number is still that process's was it the right one.
+        match self.init() {
+            Some(_) => Ok(root),
+            None => Err(Error::new("cannot exec in a stopped container:").on(self.id())),
+        }
     }
 
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {

@@ -15,6 +15,13 @@ fn main() -> ExitCode {
         std::process::abort();
     }));
 
+    // A closed standard stream would give its number to the next file that is opened.
+    if let Err(errno) = husk::sys::fd::fill_stdio() {
+        log::error(&anyhow::Error::from(
+            husk::error::Error::new("open").on("/dev/null").errno(errno),
+        ));
+        return ExitCode::FAILURE;
+    }
     let mut said = Said::default();
     let parsed = cli::parse(std::env::args_os().skip(1), &mut said);
     // The log first: what is wrong with the command line belongs there, too.

@@ -404,6 +404,12 @@ impl Built {
         let fail = |step| move |errno| Error::new(step).on(self.plan.path.display()).errno(errno);
         nix::unistd::fchdir(self.root.fd()).or_fail(fail("enter root filesystem"))?;
         if self.plan.no_pivot || self.plan.namespace != Namespace::New {
+            if self.plan.namespace == Namespace::New {
+                // The namespace's own root, too: a process that enters it later starts there.
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let host = open("/", flags, Mode::empty()).or_fail(fail("move"))?;
+                mount::move_mount(self.root.fd(), host.as_fd()).or_fail(fail("move"))?;
+            }
             nix::unistd::chroot(".").or_fail(fail("chroot to"))?;
             return nix::unistd::chdir("/").or_fail(fail("enter root filesystem"));
         }
@@ -416,9 +422,23 @@ impl Built {
                 _ => error,
             }
         })?;
-        // pivot_root(2), NOTES: the old root now lies on top of the new one.
-        umount2(".", MntFlags::MNT_DETACH).step("unmount", "the host's root")?;
+        self.drop_host()?;
         nix::unistd::chdir("/").step("enter", "/")
+    }
+
+    /// The host's root now lies on top of the new one (pivot_root(2), NOTES), and on top of it what was
+    /// mounted over it: `/..` would lead there, and so would setns(2), until nothing is left.
+    fn drop_host(&self) -> Result<()> {
+        const LAYERS: usize = 64;
+        let fail = |errno| Error::new("unmount the host's root").errno(errno);
+        let own = mount::mount_id(self.root.fd(), c"").or_fail(fail)?;
+        for _ in 0..LAYERS {
+            umount2(".", MntFlags::MNT_DETACH).or_fail(fail)?;
+            if mount::mount_id(self.root.fd(), c"/..").or_fail(fail)? == own {
+                return Ok(());
+            }
+        }
+        Err(Error::new("unmount the host's root").because("too many mounts lie on top of it"))
     }
 
     /// After the last hook that may want to write: read-only root and paths, masks.

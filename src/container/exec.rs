@@ -5,7 +5,8 @@ use std::path::Path;
 use nix::libc;
 use oci_spec::runtime::Process as Specification;
 
-use super::create::{caller_umask, filter_of, set_oom_score_adj, size_of, stdio_owner};
+use super::create::{set_oom_score_adj, stdio_owner};
+use super::plan::{caller_umask, filter_of, size_of};
 use super::{Container, Status, find};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result, Step};
@@ -63,6 +64,11 @@ impl Target {
 
     /// Makes the process, up to the moment before the program is executed.
     pub fn join(self, process: &Specification, passed: Passed) -> Result<Joined> {
+        if process.exec_cpu_affinity().is_some() {
+            return Err(Error::new("process document")
+                .at("/execCPUAffinity")
+                .because("is not available in this version of husk"));
+        }
         let filter = filter_of(&self.bundle.spec)?;
         let program = Program::plan(process, filter, passed, caller_umask())?;
         let oom_score_adj = program.identity.oom_score_adj;
@@ -74,9 +80,11 @@ impl Target {
             give_stdio(owner);
         }
         let cgroup = self.container.cgroup()?;
+        let root = self.container.open_root()?;
         let exec = Exec {
             program,
             init: self.init,
+            root,
             // Its mount namespace is always entered: the root is there.
             namespaces: self.container.record.namespaces | libc::CLONE_NEWNS as u64,
             terminal,

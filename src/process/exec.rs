@@ -23,6 +23,8 @@ pub struct Exec {
     pub program: Program,
     /// The container's first process.
     pub init: OwnedFd,
+    /// Its root: that of its mount namespace may be another one, where it did not pivot.
+    pub root: OwnedFd,
     /// `CLONE_NEW*` of the namespaces to enter.
     pub namespaces: u64,
     pub terminal: Option<Option<tty::Size>>,
@@ -32,7 +34,7 @@ pub struct Exec {
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
     let enter = |exec: &Exec, theirs: &Channel| {
-        let kept = [theirs.fd(), exec.init.as_fd()];
+        let kept = [theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
         system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
         system::prctl::set_dumpable(false).step("protect", "the process")?;
         let pid = CloneFlags::from_bits_retain(exec.namespaces as i32) & CloneFlags::CLONE_NEWPID;
@@ -76,6 +78,10 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
     }
     drop(exec.init);
+    nix::unistd::fchdir(&exec.root)
+        .and_then(|()| nix::unistd::chroot("."))
+        .or_fail(|errno| Error::new("enter the container's root").errno(errno))?;
+    drop(exec.root);
     if kinds.contains(CloneFlags::CLONE_NEWUSER) {
         let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
         // Where root isn't mapped the program's own user does.

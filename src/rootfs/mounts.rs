@@ -107,6 +107,17 @@ impl Mount {
                 options::known().iter().map(String::as_str),
             )));
         }
+        for (given, field) in [
+            (entry.uid_mappings().is_some(), "uidMappings"),
+            (entry.gid_mappings().is_some(), "gidMappings"),
+        ] {
+            if given {
+                return Err(Error::config(
+                    format!("{}/{field}", pointer(index)),
+                    "id-mapped mounts are not available in this version",
+                ));
+            }
+        }
         if handle::has_nul(entry.destination()) {
             return Err(Error::config(
                 format!("{}/destination", pointer(index)),

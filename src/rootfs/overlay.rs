@@ -177,7 +177,7 @@ impl Overlay {
                 .set_flag(c"userxattr")
                 .or_fail(|errno| fail(whole, errno, context.complaint()))?;
         }
-        self.add_lower(&context, &set)?;
+        let lower = self.add_lower(&set)?;
         // Open until the superblock exists: the names given lead through the descriptors.
         let layers = self.open_upper(user_namespace)?;
         let object = match &self.upper {
@@ -190,6 +190,9 @@ impl Overlay {
             let error = fail(object, errno, complaint);
             match errno {
                 Errno::EBUSY => error.hint("another container uses this upper directory"),
+                Errno::EINVAL if lower.len() > 14 => {
+                    error.hint("more than 14 layers need Linux 6.8 or newer")
+                }
                 _ => error,
             }
         })?;
@@ -202,40 +205,29 @@ impl Overlay {
         Ok(mounted)
     }
 
-    fn add_lower(
-        &self,
-        context: &Context,
-        set: &impl Fn(&CStr, &str, &Path) -> Result<()>,
-    ) -> Result<()> {
-        let mut kept = Vec::new();
-        let mut one_by_one = true;
-        for (index, path) in self.lower.iter().enumerate() {
+    /// Names the lower layers; they are to be kept open until the superblock exists. What fits into
+    /// one value is given as one, which every kernel takes; more need `lowerdir+` (Linux 6.8).
+    fn add_lower(&self, set: &impl Fn(&CStr, &str, &Path) -> Result<()>) -> Result<Vec<OwnedFd>> {
+        let mut layers = Vec::with_capacity(self.lower.len());
+        for path in &self.lower {
             let layer = open(path, DIRECTORY, Mode::empty())
                 .or_fail(|errno| self.error("open lower layer", path).errno(errno))?;
-            if one_by_one {
-                match set(c"lowerdir+", &by_descriptor(&layer), path) {
-                    Ok(()) => continue,
-                    // Before Linux 6.5.
-                    Err(error) if index == 0 && error.code() == Some(Errno::EINVAL) => {
-                        one_by_one = false;
-                    }
-                    Err(error) => return Err(error),
-                }
+            layers.push(layer);
+        }
+        let names: Vec<String> = layers.iter().map(by_descriptor).collect();
+        let list = names.join(":");
+        if list.len() <= VALUE {
+            set(
+                c"lowerdir",
+                &list,
+                self.lower.first().map_or(Path::new("/"), PathBuf::as_path),
+            )?;
+        } else {
+            for (name, path) in names.iter().zip(&self.lower) {
+                set(c"lowerdir+", name, path)?;
             }
-            kept.push(layer);
         }
-        let _ = context;
-        if one_by_one {
-            return Ok(());
-        }
-        let list: Vec<String> = kept.iter().map(by_descriptor).collect();
-        let list = list.join(":");
-        if list.len() > VALUE {
-            return Err(Error::new("mount overlay")
-                .at(&self.origin)
-                .because(format!("{} layers need Linux 6.5 or newer", kept.len())));
-        }
-        set(c"lowerdir", &list, Path::new("/"))
+        Ok(layers)
     }
 
     /// The upper and the work directory.

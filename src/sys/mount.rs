@@ -99,6 +99,24 @@ pub fn set_attributes(mount: BorrowedFd, recursive: bool, change: Attributes) ->
     Errno::result(done).map(drop)
 }
 
+/// The number of the mount that `path`, relative to `dir`, is on (statx(2), Linux 5.8).
+pub fn mount_id(dir: BorrowedFd, path: &CStr) -> Result<u64> {
+    // SAFETY: statx is plain old data, for which zeroes are valid.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid C string, and a structure that the kernel fills in.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+            libc::STATX_MNT_ID,
+            &raw mut found,
+        )
+    };
+    Errno::result(done).map(|_| found.stx_mnt_id)
+}
+
 /// A filesystem being configured, fsopen(2).
 #[derive(Debug)]
 pub struct Context {

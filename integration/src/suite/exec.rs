@@ -12,6 +12,8 @@ use crate::need::Need;
 use crate::output::End;
 
 tests! {
+    exec_enters_the_root_of_a_container_that_did_not_pivot,
+    exec_and_dot_dot_stay_inside_where_a_mount_covers_the_hosts_root,
     exec_gives_the_exit_status,
     exec_of_a_process_killed_by_a_signal_gives_128_and_the_signal,
     exec_passes_standard_streams,
@@ -43,6 +45,42 @@ tests! {
     exec_process_dies_with_the_container,
     exec_needs_a_program,
     exec_process_file_errors_are_told,
+}
+
+/// Its mount namespace's own root would be the host's.
+fn exec_enters_the_root_of_a_container_that_did_not_pivot(lab: &Lab) {
+    let bundle = lab.bundle().file("inside", "x").payload("pause");
+    let container = lab.create_with(&bundle, &["--no-pivot"]);
+    container.start();
+    assert_eq!(container.ask("cat /inside")[0], "x");
+    container.end();
+}
+
+/// What lies over the caller's `/` is unmounted first, and the host's root would stay below it.
+fn exec_and_dot_dot_stay_inside_where_a_mount_covers_the_hosts_root(lab: &Lab) {
+    let cover = lab.path("cover");
+    std::fs::create_dir(&cover).unwrap();
+    for _ in 0..3 {
+        nix::mount::mount(
+            Some(&cover),
+            "/",
+            None::<&str>,
+            nix::mount::MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .unwrap();
+    }
+    let bundle = lab
+        .bundle()
+        .file("inside", "x")
+        .payload("cat /../inside -- pause");
+    let container = lab.start(&bundle);
+    assert_eq!(container.wait_for_lines(1)[0], "x");
+    assert_eq!(container.ask("cat /inside")[0], "x");
+    container.end();
+    for _ in 0..3 {
+        nix::mount::umount2("/", nix::mount::MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 fn running(lab: &Lab) -> Container<'_> {

@@ -1,0 +1,303 @@
+//! What is decided before a container is made: everything that can be refused is refused here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Uid;
+use oci_spec::runtime::{self as oci, Spec};
+
+use super::create::Request;
+use super::record::{Phase, Record};
+use crate::bundle::Bundle;
+use crate::cgroups::{self, Devices, Site};
+use crate::error::{Error, Result, Step};
+use crate::hooks::{self, Hook, Subject};
+use crate::log;
+use crate::namespaces::{self, Origin};
+use crate::process::foreground;
+use crate::process::program::Program;
+use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
+use crate::rootfs::{self, Namespace, Setting};
+use crate::seccomp;
+use crate::sys;
+
+/// Everything that is decided before the first side effect.
+pub struct Plan {
+    pub bundle: Bundle,
+    pub namespaces: namespaces::Plan,
+    pub rootfs: rootfs::Plan,
+    pub program: Option<Program>,
+    pub cgroup: cgroups::Plan,
+    pub terminal: Option<Option<sys::tty::Size>>,
+    pub hooks: Hooks,
+    pub subject: Subject,
+}
+
+#[derive(Default)]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+/// Who keeps the other side of the terminal must be known before there is one.
+pub fn check_terminal(spec: &Spec, request: &Request) -> Result<()> {
+    let wanted = spec
+        .process()
+        .as_ref()
+        .is_some_and(|process| process.terminal().unwrap_or(false));
+    match (request.attached, wanted, request.console_socket) {
+        (false, true, None) => Err(Error::new(
+            "cannot allocate tty if husk will detach without setting console socket",
+        )
+        .at("/process/terminal")
+        .hint("give --console-socket, or set process.terminal to false")),
+        (true, _, Some(_)) => Err(Error::new(
+            "cannot use console socket if husk will not detach or allocate tty",
+        )
+        .hint("give --detach as well, or leave --console-socket away")),
+        _ => Ok(()),
+    }
+}
+
+/// `None` unless the command line or the annotations ask for one. The command line wins.
+fn overlay(request: &Request, bundle: &Bundle) -> Result<Option<Overlay>> {
+    let annotation = |key: &str| {
+        let annotations = bundle.spec.annotations().as_ref()?;
+        annotations.get(key).map(String::as_str)
+    };
+    let here = std::path::absolute(".").step("find", "the current directory")?;
+    let at = |key: &str| format!("/annotations/{key}");
+    let upper = match (request.overlay, annotation(UPPER)) {
+        (Some(text), _) => Some(Upper::parse(text, &here, "--overlay")?),
+        (None, Some(text)) => Some(Upper::parse(text, &bundle.dir, &at(UPPER))?),
+        (None, None) => None,
+    };
+    let (lower, base, origin): (Vec<PathBuf>, &Path, String) =
+        match (request.lower, annotation(LOWER)) {
+            ([], Some(list)) => {
+                let layers = list.split(':').filter(|layer| !layer.is_empty());
+                (layers.map(PathBuf::from).collect(), &bundle.dir, at(LOWER))
+            }
+            ([], None) => (Vec::new(), &bundle.dir, "--overlay".into()),
+            (given, _) => (given.to_vec(), &here, "--lower".into()),
+        };
+    // Layers alone get a top that forgets: the layers stay as they are either way.
+    let upper = match upper {
+        None if lower.is_empty() => return Ok(None),
+        None => Upper::Tmpfs { size: None },
+        Some(upper) => upper,
+    };
+    let root = bundle
+        .spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| Error::config("/root", "missing"))?;
+    Overlay::plan(upper, lower, &bundle.dir.join(root.path()), base, &origin).map(Some)
+}
+
+impl Plan {
+    pub fn new(request: &Request, bundle: Bundle, cgroups: &Path) -> Result<Plan> {
+        let spec = &bundle.spec;
+        let linux = spec.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let limits = cgroups::plan(
+            resources,
+            bundle.extra.pids_limit,
+            Devices::Confine,
+            "/linux/resources",
+        )?;
+        for warning in &limits.warnings {
+            log::warning(format_args!("{warning}"));
+        }
+        refuse_later(spec)?;
+        let namespaces = namespaces::Plan::open(linux)?;
+        let setting = Setting {
+            bundle: &bundle.dir,
+            namespace: match namespaces.origin(CloneFlags::CLONE_NEWNS) {
+                Origin::New => Namespace::New,
+                Origin::Joined => Namespace::Joined,
+                Origin::Inherited => Namespace::Inherited,
+            },
+            own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP)
+                != Origin::Inherited,
+            user_namespace: namespaces.in_user_namespace(),
+            cgroups,
+            overlay: overlay(request, &bundle)?,
+            no_pivot: request.no_pivot,
+        };
+        let rootfs = rootfs::Plan::new(spec, setting)?;
+        let filter = filter_of(spec)?;
+        let program = match spec.process() {
+            Some(process) => Some(Program::plan(
+                process,
+                filter,
+                request.passed,
+                caller_umask(),
+            )?),
+            None => None,
+        };
+        let hooks = spec
+            .hooks()
+            .as_ref()
+            .map_or_else(Hooks::default, |listed| Hooks {
+                prestart: {
+                    #[allow(deprecated, reason = "the specification keeps it, and so do engines")]
+                    let prestart = listed.prestart().as_ref();
+                    hooks::of(prestart)
+                },
+                create_runtime: hooks::of(listed.create_runtime().as_ref()),
+                create_container: hooks::of(listed.create_container().as_ref()),
+                start_container: hooks::of(listed.start_container().as_ref()),
+                poststart: hooks::of(listed.poststart().as_ref()),
+                poststop: hooks::of(listed.poststop().as_ref()),
+            });
+        let annotations = spec.annotations().iter().flatten();
+        let annotations: BTreeMap<String, String> = annotations
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let subject = Subject {
+            version: spec.version().clone(),
+            id: request.id.to_owned(),
+            bundle: bundle.dir.clone(),
+            annotations,
+        };
+        let terminal = spec
+            .process()
+            .as_ref()
+            .filter(|process| process.terminal().unwrap_or(false))
+            .map(|process| {
+                let caller = request.attached.then(foreground::caller_size).flatten();
+                size_of(process).or(caller)
+            });
+        Ok(Plan {
+            namespaces,
+            rootfs,
+            program,
+            cgroup: limits,
+            terminal,
+            hooks,
+            subject,
+            bundle,
+        })
+    }
+
+    pub fn record(&self, request: &Request, site: &Site) -> Record {
+        Record {
+            format: Record::format(),
+            phase: Phase::Creating,
+            oci_version: self.subject.version.clone(),
+            id: request.id.to_owned(),
+            bundle: self.bundle.dir.clone(),
+            rootfs: self.rootfs.path().to_owned(),
+            created: log::rfc3339_nanos(SystemTime::now()),
+            owner: Uid::current().as_raw(),
+            init: None,
+            cgroup: Some(site.place().clone()),
+            namespaces: self.namespaces.own(),
+            made: self
+                .rootfs
+                .overlay()
+                .map(Overlay::missing)
+                .unwrap_or_default(),
+            annotations: self.subject.annotations.clone(),
+            poststart: self.hooks.poststart.clone(),
+            poststop: self.hooks.poststop.clone(),
+        }
+    }
+}
+
+/// What the configuration may ask for and this version doesn't do is refused: a container without it
+/// would not be what was asked for.
+fn refuse_later(spec: &Spec) -> Result<()> {
+    let process = spec.process().as_ref();
+    let linux = spec.linux().as_ref();
+    let given = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
+    let asked = [
+        (
+            "/process/apparmorProfile",
+            given(process.and_then(|process| process.apparmor_profile().as_ref())),
+        ),
+        (
+            "/process/selinuxLabel",
+            given(process.and_then(|process| process.selinux_label().as_ref())),
+        ),
+        (
+            "/linux/mountLabel",
+            given(linux.and_then(|linux| linux.mount_label().as_ref())),
+        ),
+        (
+            "/process/scheduler",
+            process.is_some_and(|process| process.scheduler().is_some()),
+        ),
+        (
+            "/process/ioPriority",
+            process.is_some_and(|process| process.io_priority().is_some()),
+        ),
+        (
+            "/linux/personality",
+            linux.is_some_and(|linux| linux.personality().is_some()),
+        ),
+        (
+            "/linux/intelRdt",
+            linux.is_some_and(|linux| linux.intel_rdt().is_some()),
+        ),
+        (
+            "/linux/memoryPolicy",
+            linux.is_some_and(|linux| linux.memory_policy().is_some()),
+        ),
+        (
+            "/linux/netDevices",
+            linux
+                .and_then(|linux| linux.net_devices().as_ref())
+                .is_some_and(|devices| !devices.is_empty()),
+        ),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((pointer, _)) => Err(Error::config(
+            pointer,
+            "is not available in this version of husk",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The seccomp filter of a configuration, compiled.
+pub fn filter_of(spec: &Spec) -> Result<Option<seccomp::Filter>> {
+    let linux = spec.linux().as_ref();
+    let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else {
+        return Ok(None);
+    };
+    let filter = seccomp::compile(profile)?;
+    for warning in filter.warnings() {
+        log::warning(format_args!("{warning}"));
+    }
+    if filter.notifies() {
+        return Err(Error::config(
+            "/linux/seccomp/syscalls",
+            "SCMP_ACT_NOTIFY is not available in this version",
+        ));
+    }
+    Ok(Some(filter))
+}
+
+/// `process.consoleSize`.
+pub fn size_of(process: &oci::Process) -> Option<sys::tty::Size> {
+    let size = process.console_size()?;
+    Some(sys::tty::Size {
+        rows: size.height().min(u16::MAX.into()) as u16,
+        columns: size.width().min(u16::MAX.into()) as u16,
+    })
+}
+
+pub fn caller_umask() -> Mode {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask
+}
