@@ -173,7 +173,13 @@ fn parse_count(text: &str) -> Result<u32, String> {
 /// For the commands that put a process into a container, before anything else: takes count of what it
 /// is to get, drops every other descriptor that the caller left open, and moves husk out of reach.
 fn enter_container(preserved: u32) -> Result<Passed> {
-    let listening = std::env::var("LISTEN_FDS").ok();
+    // sd_listen_fds(3): a value meant for another process is none of ours.
+    let ours = std::env::var("LISTEN_PID")
+        .ok()
+        .and_then(|pid| pid.parse().ok());
+    let listening = std::env::var("LISTEN_FDS")
+        .ok()
+        .filter(|_| ours == Some(std::process::id()));
     let passed = Passed {
         preserved,
         listening: listening.and_then(|count| count.parse().ok()).unwrap_or(0),

@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use self::record::{Home, Init, Phase, Record};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Place};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
@@ -71,6 +71,8 @@ pub fn check_id(id: &str) -> Result<()> {
 pub struct Container {
     home: Home,
     pub record: Record,
+    /// This command holds the lock.
+    locked: bool,
 }
 
 /// What is found under an id.
@@ -89,7 +91,11 @@ pub fn look_up(root: &Path, id: &str) -> Result<Found> {
         return Ok(Found::Nothing);
     };
     Ok(match home.read()? {
-        Some(record) => Found::Container(Box::new(Container { home, record })),
+        Some(record) => Found::Container(Box::new(Container {
+            home,
+            record,
+            locked: false,
+        })),
         None => Found::Remains(home),
     })
 }
@@ -112,6 +118,7 @@ pub fn missing(id: &str) -> Error {
 fn find_locked(root: &Path, id: &str) -> Result<Container> {
     let mut container = find(root, id)?;
     container.home.lock()?;
+    container.locked = true;
     // It may have been deleted, or finished, while this command waited.
     container.record = container.home.read()?.ok_or_else(|| missing(id))?;
     Ok(container)
@@ -120,7 +127,7 @@ fn find_locked(root: &Path, id: &str) -> Result<Container> {
 impl Init {
     /// The process that has this number now.
     pub fn of(pid: Pid) -> Result<Init> {
-        let start_time = stat_of(pid).map(|(_, time)| time).unwrap_or(0);
+        let start_time = stat_of(pid).map_or(0, |stat| stat.start_time);
         Ok(Init {
             pid: pid.as_raw(),
             start_time,
@@ -132,19 +139,30 @@ impl Init {
         let pid = Pid::from_raw(self.pid);
         let pidfd = sys::process::pidfd_open(pid).ok()?;
         // Only now: from here on the number can't be given to another process unnoticed.
-        let (state, start_time) = stat_of(pid)?;
-        let ended = matches!(state, 'Z' | 'X' | 'x');
-        (start_time == self.start_time && !ended).then_some(pidfd)
+        let stat = stat_of(pid)?;
+        let ended = matches!(stat.state, 'Z' | 'X' | 'x');
+        (stat.start_time == self.start_time && !ended).then_some(pidfd)
     }
 }
 
-/// State letter and start time, proc_pid_stat(5). The name before them may hold anything.
-fn stat_of(pid: Pid) -> Option<(char, u64)> {
+/// Fields 3, 9 and 22 of proc_pid_stat(5).
+struct Stat {
+    state: char,
+    flags: u64,
+    start_time: u64,
+}
+
+/// The name before these fields may hold anything.
+fn stat_of(pid: Pid) -> Option<Stat> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    Some(Stat {
+        state,
+        flags: fields.nth(5)?.parse().ok()?,
+        start_time: fields.nth(12)?.parse().ok()?,
+    })
 }
 
 impl Container {
@@ -169,6 +187,44 @@ impl Container {
         }
     }
 
+    /// Where one more process is to be born: with the first one, which may have divided the container's
+    /// cgroup and moved below it, as systemd does. `None` for a container without a cgroup.
+    fn cgroup_of_init(&self) -> Result<Option<OwnedFd>> {
+        let Some(cgroup) = self.cgroup()? else {
+            return match &self.record.cgroup {
+                None => Ok(None),
+                Some(place) => Err(Error::new("cgroup not exist").on(place.path().display())),
+            };
+        };
+        if !cgroup.is_divided()? {
+            return cgroup
+                .fd()
+                .try_clone_to_owned()
+                .map(Some)
+                .step("open cgroup", self.id());
+        }
+        let path = format!(
+            "/proc/{}/cgroup",
+            self.record.init.map_or(0, |init| init.pid)
+        );
+        let text = std::fs::read_to_string(&path).step("read", &path)?;
+        let unified = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let place = cgroup.place();
+        let below = unified
+            .map(Path::new)
+            .filter(|below| below.starts_with(&place.below))
+            .ok_or_else(|| {
+                Error::new("find cgroup of the first process")
+                    .on(&path)
+                    .because("it has left the container's")
+            })?;
+        let directory = place.mount.join(below);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(&directory, flags, Mode::empty())
+            .step("open cgroup", directory.display())
+            .map(Some)
+    }
+
     pub fn cgroup(&self) -> Result<Option<Cgroup>> {
         match &self.record.cgroup {
             Some(place) => Cgroup::open(place),
@@ -179,7 +235,7 @@ impl Container {
     pub fn status(&self) -> Result<Status> {
         if self.record.phase == Phase::Creating {
             // A creator that was killed holds no lock any more.
-            return Ok(match self.home.is_locked() {
+            return Ok(match !self.locked && self.home.is_locked() {
                 true => Status::Creating,
                 false => Status::Stopped,
             });
@@ -246,7 +302,17 @@ impl Container {
 
     fn release(&self) -> Result<()> {
         let connection = self.home.connect()?;
-        channel::read_outcome(connection.as_fd())
+        channel::read_outcome(connection.as_fd())?;
+        // The end of the connection is execution or death; of a process that is there the kernel knows
+        // which (PF_FORKNOEXEC of include/linux/sched.h).
+        const NEVER_EXECUTED: u64 = 0x40;
+        match self.pid().and_then(stat_of) {
+            Some(stat) if stat.flags & NEVER_EXECUTED != 0 => Err(Error::new("start container")
+                .on(self.id())
+                .because("its process ended before the program was executed")
+                .hint("killed? compare linux.resources.memory.limit and linux.seccomp")),
+            _ => Ok(()),
+        }
     }
 
     /// Sends a signal to the first process; SIGKILL to all of them where they have no pid namespace
@@ -261,8 +327,8 @@ impl Container {
             return if all { Ok(()) } else { Err(stopped()) };
         }
         let kill = signal == Signal::KILL;
-        let shares_pids = self.record.namespaces & nix::libc::CLONE_NEWPID as u64 == 0;
-        if let (true, Some(cgroup)) = (all || kill && shares_pids, self.cgroup()?) {
+        let others_stay = !self.record.first_in_pids;
+        if let (true, Some(cgroup)) = (all || kill && others_stay, self.cgroup()?) {
             if kill {
                 return cgroup.kill();
             }
@@ -327,7 +393,12 @@ impl Container {
                 home.lock()?;
                 return match home.read()? {
                     // Its creator was only slow.
-                    Some(record) => Container { home, record }.delete_locked(force),
+                    Some(record) => Container {
+                        home,
+                        record,
+                        locked: true,
+                    }
+                    .delete_locked(force),
                     None => home.remove(),
                 };
             }
@@ -365,8 +436,13 @@ impl Container {
     /// Kills what is left, undoes `create`, and runs the last hooks.
     fn destroy(self) -> Result<()> {
         self.kill()?;
-        if let Some(place) = &self.record.cgroup {
-            place.remove()?;
+        self.remove_cgroup()?;
+        if self.record.phase == Phase::Creating {
+            for path in self.record.made.iter().rev() {
+                // Only while nothing has been written there; "work" is overlayfs's own.
+                let _ = std::fs::remove_dir(path.join("work"));
+                let _ = std::fs::remove_dir(path);
+            }
         }
         let state = self.subject().json("stopped", None);
         let (bundle, poststop) = (self.record.bundle, self.record.poststop);
@@ -376,9 +452,28 @@ impl Container {
         self.home.remove()
     }
 
+    /// A record from before the cgroup was made may name one that another container got: that is
+    /// removed only if nobody is in it.
+    fn remove_cgroup(&self) -> Result<()> {
+        let Some(place) = &self.record.cgroup else {
+            return Ok(());
+        };
+        if place.inode.is_none() {
+            match self.cgroup()? {
+                Some(cgroup) if cgroup.procs()?.is_empty() => {}
+                _ => return Ok(()),
+            }
+        }
+        place.remove()
+    }
+
     fn kill(&self) -> Result<()> {
         let init = self.init();
-        if let Some(cgroup) = self.cgroup()? {
+        let known = |place: &Place| place.inode.is_some();
+        if let (true, Some(cgroup)) = (
+            self.record.cgroup.as_ref().is_some_and(known),
+            self.cgroup()?,
+        ) {
             cgroup.kill()?;
         }
         let Some(init) = init else { return Ok(()) };

@@ -12,9 +12,12 @@ fn main() -> ExitCode {
             "internal error at {}",
             place_and_message(panic)
         ));
-        std::process::abort();
+        // Not abort(): in a process that clone3(2) made, the C library would send the signal to another.
+        husk::sys::process::exit(134);
     }));
 
+    // Children must be waited for: a caller that ignores their end passes that on.
+    husk::sys::process::reset_signal_action(libc::SIGCHLD);
     // A closed standard stream would give its number to the next file that is opened.
     if let Err(errno) = husk::sys::fd::fill_stdio() {
         log::error(&anyhow::Error::from(

@@ -50,7 +50,6 @@ pub struct Plan {
     joined: Vec<Joined>,
     uid_map: String,
     gid_map: String,
-    root_is_mapped: bool,
     /// Lines for /proc/self/timens_offsets.
     offsets: String,
 }
@@ -84,7 +83,6 @@ impl Plan {
             joined: Vec::new(),
             uid_map: String::new(),
             gid_map: String::new(),
-            root_is_mapped: true,
             offsets: String::new(),
         };
         let Some(linux) = linux else {
@@ -111,7 +109,17 @@ impl Plan {
             let gids = linux.gid_mappings().as_deref().unwrap_or_default();
             plan.uid_map = map(uids);
             plan.gid_map = map(gids);
-            plan.root_is_mapped = maps_root(uids) && maps_root(gids);
+            for (mapped, pointer) in [
+                (maps_root(uids), "/linux/uidMappings"),
+                (maps_root(gids), "/linux/gidMappings"),
+            ] {
+                if !mapped {
+                    return Err(
+                        Error::config(pointer, "id 0 of the container is not mapped")
+                            .hint("its root makes the mounts: map containerID 0"),
+                    );
+                }
+            }
         }
         for (clock, offset) in linux.time_offsets().iter().flatten() {
             let (seconds, nanoseconds) =
@@ -193,7 +201,9 @@ impl Plan {
     /// Whether a process in between is needed, which enters a namespace for the one that it makes: a
     /// pid namespace is for children only, and one's own privileges end at a user namespace.
     pub fn needs_go_between(&self) -> bool {
-        self.joins(CloneFlags::CLONE_NEWUSER) || self.joins(CloneFlags::CLONE_NEWPID)
+        self.joins(CloneFlags::CLONE_NEWUSER)
+            || self.joins(CloneFlags::CLONE_NEWPID)
+            || self.new.contains(CloneFlags::CLONE_NEWUSER) && !self.joined.is_empty()
     }
 
     /// For the process in between: everything that is joined, in an order in which the privileges
@@ -271,7 +281,7 @@ impl Plan {
     /// Becomes root of the container's user namespace: what is made from now on is its, and files that
     /// only its root may read can be.
     pub fn become_root(&self) -> Result<()> {
-        if !self.in_user_namespace() || !self.root_is_mapped {
+        if !self.in_user_namespace() {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
@@ -408,11 +418,10 @@ mod tests {
             r#"{"namespaces": [{"type": "user"}],
                 "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1},
                                 {"containerID": 1, "hostID": 100000, "size": 65536}],
-                "gidMappings": [{"containerID": 5, "hostID": 7, "size": 9}]}"#,
+                "gidMappings": [{"containerID": 0, "hostID": 7, "size": 9}]}"#,
         )
         .unwrap();
         assert_eq!(plan.uid_map, "0 1000 1\n1 100000 65536\n");
-        assert_eq!(plan.gid_map, "5 7 9\n");
-        assert!(!plan.root_is_mapped);
+        assert_eq!(plan.gid_map, "0 7 9\n");
     }
 }

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use self::channel::{Channel, Report};
@@ -48,6 +48,14 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// From `si_code` and `si_status`, waitid(2).
+    fn of(code: i32, status: i32) -> Ended {
+        match code {
+            libc::CLD_EXITED => Ended::Exited(status as u8),
+            _ => Ended::Killed(status),
+        }
+    }
+
     /// As a shell tells it: the status, or 128 and the signal.
     pub fn status(self) -> u8 {
         match self {
@@ -154,10 +162,9 @@ fn no_process(errno: Errno) -> Error {
 /// Waits until the process has ended, and reaps it.
 pub fn reap(pidfd: &OwnedFd) -> nix::Result<Ended> {
     loop {
-        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(Ended::Exited(code as u8)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Killed(signal as i32)),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match sys::reap(Some(pidfd.as_fd()), true) {
+            Ok(Some((_, code, status))) => return Ok(Ended::of(code, status)),
+            Ok(None) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
@@ -488,14 +488,18 @@ pub fn open_multiplexer(root: &Rootfs) -> Result<OwnedFd> {
             .on("/dev/pts/ptmx of the container")
             .at("/process/terminal")
     };
-    let path = Path::new("dev/pts/ptmx");
-    let handle = root.lookup_plain(path).or_fail(|errno| {
-        fail()
-            .errno(errno)
-            .hint("a terminal needs a mount of type devpts at /dev/pts")
-    })?;
-    let stat = fstat(&handle).or_fail(|errno| fail().errno(errno))?;
-    let kind = nix::sys::statfs::fstatfs(&handle).or_fail(|errno| fail().errno(errno))?;
+    // Opened as it is found, and looked at afterwards: to open the multiplexer has no effect but on a
+    // devpts, and O_NONBLOCK keeps a fifo from holding husk up.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let master = root
+        .open_plain(Path::new("dev/pts/ptmx"), flags)
+        .or_fail(|errno| {
+            fail()
+                .errno(errno)
+                .hint("a terminal needs a mount of type devpts at /dev/pts")
+        })?;
+    let stat = fstat(&master).or_fail(|errno| fail().errno(errno))?;
+    let kind = nix::sys::statfs::fstatfs(&master).or_fail(|errno| fail().errno(errno))?;
     if stat.st_rdev != makedev(5, 2)
         || !handle::is_kind(&stat, SFlag::S_IFCHR)
         || kind.filesystem_type() != nix::sys::statfs::DEVPTS_SUPER_MAGIC
@@ -504,10 +508,6 @@ pub fn open_multiplexer(root: &Rootfs) -> Result<OwnedFd> {
             .because("it is not a pseudoterminal multiplexer on a devpts")
             .hint("a terminal needs a mount of type devpts at /dev/pts"));
     }
-    open(
-        format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle)).as_str(),
-        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .or_fail(|errno| fail().errno(errno))
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR)).or_fail(|errno| fail().errno(errno))?;
+    Ok(master)
 }

@@ -120,6 +120,14 @@ impl Cgroup {
         Ok(file::keyed(&events, "frozen") == Some(1))
     }
 
+    /// Whether controllers are on below it: then it can't have processes itself, cgroups(7), "No internal
+    /// processes".
+    pub fn is_divided(&self) -> Result<bool> {
+        let enabled = file::read(self.fd(), "cgroup.subtree_control")
+            .step("read cgroup.subtree_control of", self.path().display())?;
+        Ok(!enabled.trim().is_empty())
+    }
+
     /// How often the kernel has killed a process here for want of memory; `None` without the memory
     /// controller.
     pub fn oom_kills(&self) -> Option<u64> {

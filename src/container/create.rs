@@ -81,7 +81,11 @@ pub fn create(request: &Request) -> Result<Created> {
     let record = plan.record(request, &site);
     home.write(&record)?;
     let mut work = Work {
-        container: Container { home, record },
+        container: Container {
+            home,
+            record,
+            locked: true,
+        },
         process: None,
         hooks_ran: false,
     };
@@ -104,18 +108,22 @@ struct Work {
 
 impl Work {
     fn make(&mut self, request: &Request, plan: Plan, site: Site) -> Result<Option<OwnedFd>> {
-        let cgroup = site.make()?;
+        // A place that could not be had is somebody else's.
+        let cgroup = site
+            .make()
+            .inspect_err(|_| self.container.record.cgroup = None)?;
+        // With its inode: from here on it is this cgroup that is to be removed, and no other.
+        self.container.record.cgroup = Some(cgroup.place().clone());
         let home = &self.container.home;
+        home.write(&self.container.record)?;
         home.write_config(&plan.bundle.raw)?;
         let gate = Gate {
             listener: home.listen()?,
             lock: home.lock_waiting()?,
         };
-        let keyring = match request.no_new_keyring {
-            true => None,
-            // An id has no NUL.
-            false => CString::new(format!("_ses.{}", request.id)).ok(),
-        };
+        let keyring = self.container.record.keyring.clone();
+        // An id has no NUL.
+        let keyring = keyring.and_then(|name| CString::new(name).ok());
         let runtime_hooks =
             !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
         let oom_score_adj = plan
@@ -166,7 +174,6 @@ impl Work {
         if let Some(owner) = delegate {
             cgroup.delegate(owner)?;
         }
-        self.container.record.cgroup = Some(cgroup.place().clone());
         let mut terminal = None;
         let failure = loop {
             match process.channel.next_report()? {
@@ -227,11 +234,6 @@ impl Work {
         } = self;
         if let Some(process) = process {
             process.end();
-        }
-        for path in container.record.made.iter().rev() {
-            // Only while nothing has been written there; "work" is overlayfs's own.
-            let _ = std::fs::remove_dir(path.join("work"));
-            let _ = std::fs::remove_dir(path);
         }
         if !hooks_ran {
             container.record.poststop.clear();

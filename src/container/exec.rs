@@ -1,5 +1,7 @@
 //! One more process in a container: what it is made of.
 
+use std::ffi::CString;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::libc;
@@ -79,7 +81,8 @@ impl Target {
         if let (None, Some(owner)) = (&terminal, stdio_owner(&self.bundle.spec, Some(process))) {
             give_stdio(owner);
         }
-        let cgroup = self.container.cgroup()?;
+        let cgroup = self.container.cgroup_of_init()?;
+        let keyring = self.container.record.keyring.clone();
         let root = self.container.open_root()?;
         let exec = Exec {
             program,
@@ -88,8 +91,9 @@ impl Target {
             // Its mount namespace is always entered: the root is there.
             namespaces: self.container.record.namespaces | libc::CLONE_NEWNS as u64,
             terminal,
+            keyring: keyring.and_then(|name| CString::new(name).ok()),
         };
-        let process = exec::spawn(exec, cgroup.as_ref().map(|cgroup| cgroup.fd()))?;
+        let process = exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd))?;
         if let Some(score) = oom_score_adj {
             set_oom_score_adj(process.pid, score)?;
         }

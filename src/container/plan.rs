@@ -201,6 +201,8 @@ impl Plan {
             init: None,
             cgroup: Some(site.place().clone()),
             namespaces: self.namespaces.own(),
+            first_in_pids: self.namespaces.origin(CloneFlags::CLONE_NEWPID) == Origin::New,
+            keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             made: self
                 .rootfs
                 .overlay()

@@ -72,6 +72,11 @@ pub struct Record {
     pub cgroup: Option<Place>,
     /// `CLONE_NEW*` of the namespaces that are not the host's.
     pub namespaces: u64,
+    /// Whether its first process is that of its pid namespace, so that all others end with it.
+    pub first_in_pids: bool,
+    /// Name of the session keyring that its processes are in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<String>,
     /// Directories of an upper layer that husk made for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<PathBuf>,
@@ -158,7 +163,7 @@ impl Home {
     pub fn is_locked(&self) -> bool {
         // A description of its own: the lock must not be taken from under this process.
         let again = openat(&self.fd, ".", DIRECTORY, Mode::empty());
-        again.is_ok_and(|fd| sys::fd::try_lock(fd.as_fd()) == Err(Errno::EWOULDBLOCK))
+        again.is_ok_and(|fd| sys::fd::is_locked(fd.as_fd()))
     }
 
     /// Replaces the record at once.
@@ -239,7 +244,7 @@ impl Home {
     /// Whether the first process still waits for its start.
     pub fn is_waiting(&self) -> bool {
         openat(&self.fd, WAITING, FILE, Mode::empty())
-            .is_ok_and(|file| sys::fd::try_lock(file.as_fd()) == Err(Errno::EWOULDBLOCK))
+            .is_ok_and(|file| sys::fd::is_locked(file.as_fd()))
     }
 
     /// By way of the directory's descriptor: a path may be longer than a socket's name (108 bytes).

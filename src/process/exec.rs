@@ -1,5 +1,6 @@
 //! One more process in a running container.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
 
 use super::channel::{self, Channel, Report};
+use super::init::join_keyring;
 use super::program::{Prepared, Program};
 use super::{Process, spawn_through, terminal};
 use crate::error::{Error, Result, Step};
@@ -28,6 +30,8 @@ pub struct Exec {
     /// `CLONE_NEW*` of the namespaces to enter.
     pub namespaces: u64,
     pub terminal: Option<Option<tty::Size>>,
+    /// The container's session keyring.
+    pub keyring: Option<CString>,
 }
 
 /// Makes the process. It waits for [`Channel::go`] when it is ready, then its end of the channel is
@@ -78,6 +82,9 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
     }
     drop(exec.init);
+    if let Some(name) = &exec.keyring {
+        join_keyring(name)?;
+    }
     nix::unistd::fchdir(&exec.root)
         .and_then(|()| nix::unistd::chroot("."))
         .or_fail(|errno| Error::new("enter the container's root").errno(errno))?;

@@ -1,6 +1,5 @@
 //! A caller that stays: signals, the terminal and the end of the program pass through here.
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,7 +8,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 
 use super::Ended;
@@ -101,7 +99,12 @@ pub fn attend(
         if let Some(relay) = &relay {
             relay.watch(&mut fds);
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        // A side that nobody has open is always ready, so it is looked at now and then instead.
+        let timeout = match relay.as_ref().is_some_and(|relay| relay.idle) {
+            true => PollTimeout::from(50u8),
+            false => PollTimeout::NONE,
+        };
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).step("wait for", "the container"),
         }
@@ -143,15 +146,12 @@ fn drain(
 fn reap_all(pid: Pid) -> Option<Ended> {
     let mut ended = None;
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(which, code)) if which == pid => {
-                ended = Some(Ended::Exited(code as u8));
+        match sys::process::reap(None, false) {
+            Ok(Some((which, code, status))) if which == pid => {
+                ended = Some(Ended::of(code, status));
             }
-            Ok(WaitStatus::Signaled(which, signal, _)) if which == pid => {
-                ended = Some(Ended::Killed(signal as i32));
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return ended,
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return ended,
         }
     }
 }
@@ -163,7 +163,8 @@ struct Relay {
     input: Vec<u8>,
     output: Vec<u8>,
     input_open: bool,
-    output_open: bool,
+    /// Nobody has the other side open at the moment: an init may close and open it again.
+    idle: bool,
 }
 
 const CHUNK: usize = 32 * 1024;
@@ -178,7 +179,7 @@ impl Relay {
             input: Vec::new(),
             output: Vec::new(),
             input_open: true,
-            output_open: true,
+            idle: false,
         })
     }
 
@@ -191,13 +192,13 @@ impl Relay {
     /// What to wait for: nothing is read that can't be passed on, so nothing piles up.
     fn watch<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
         let mut master = PollFlags::empty();
-        if self.output_open && self.output.is_empty() {
+        if self.output.is_empty() {
             master |= PollFlags::POLLIN;
         }
         if !self.input.is_empty() {
             master |= PollFlags::POLLOUT;
         }
-        if !master.is_empty() {
+        if !master.is_empty() && !self.idle {
             fds.push(PollFd::new(self.master.as_fd(), master));
         }
         if self.input_open && self.input.is_empty() {
@@ -219,9 +220,8 @@ impl Relay {
                 Err(_) => self.input.clear(),
             }
         }
-        if self.output_open && self.output.is_empty() {
-            // EIO: nobody has the other side open any more.
-            self.output_open = fill(self.master.as_fd(), &mut self.output);
+        if self.output.is_empty() {
+            self.idle = !fill(self.master.as_fd(), &mut self.output);
         }
         self.write_output();
     }
@@ -241,15 +241,15 @@ impl Relay {
     /// What the program wrote before its end.
     fn finish(&mut self) {
         loop {
-            if !self.output.is_empty() {
-                let _ = std::io::stdout().write_all(&self.output);
-                self.output.clear();
+            while !self.output.is_empty() {
+                let mut fds = [PollFd::new(stdio(1), PollFlags::POLLOUT)];
+                let _ = poll(&mut fds, PollTimeout::NONE);
+                self.write_output();
             }
             if !fill(self.master.as_fd(), &mut self.output) || self.output.is_empty() {
                 break;
             }
         }
-        let _ = std::io::stdout().flush();
     }
 }
 

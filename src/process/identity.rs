@@ -170,7 +170,7 @@ impl Identity {
         };
         let held = prctl::capabilities().or_fail(fail)?.permitted;
         let permitted = self.sets.permitted & held;
-        let inheritable = self.sets.inheritable & held;
+        let inheritable = self.sets.inheritable & held & self.sets.bounding;
         prctl::set_capabilities(prctl::Capabilities {
             effective: self.sets.effective & permitted,
             permitted,

@@ -98,8 +98,9 @@ impl Init {
         if self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New {
             sys::link::loopback_up().step("set up", "the loopback device")?;
         }
-        umask(Mode::empty());
+        let callers = umask(Mode::empty());
         let built = self.rootfs.build()?;
+        umask(callers);
         let terminal = match self.terminal {
             Some(size) => Some(terminal::open(&built, size, channel)?),
             None => None,
@@ -112,7 +113,7 @@ impl Init {
             Point::CreateContainer,
             &self.create_hooks,
             &self.subject.json("creating", Some(getpid())),
-            None,
+            Some(&self.subject.bundle),
         )?;
         built.enter()?;
         write_sysctl(&self.sysctl)?;
@@ -172,7 +173,7 @@ impl Init {
 }
 
 /// A session keyring of its own: the caller's keys are none of the container's business.
-fn join_keyring(name: &CString) -> Result<()> {
+pub fn join_keyring(name: &CString) -> Result<()> {
     match sys::keyring::join_session(name) {
         // All to who has it; to processes of its owner view, read, search and link.
         Ok(serial) => sys::keyring::set_permissions(serial, 0x3f1b_0000)

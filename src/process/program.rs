@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 use nix::unistd::Uid;
 use oci_spec::runtime as oci;
@@ -29,6 +29,8 @@ pub struct Program {
     filter: Option<Filter>,
     /// Descriptors from 3 on that the program gets, sd_listen_fds(3) among them.
     preserved: u32,
+    /// Whether some of them are sockets to listen at.
+    listens: bool,
     caller_umask: Mode,
 }
 
@@ -56,8 +58,6 @@ impl Program {
         let mut environment = without_repeats(process.env().clone().unwrap_or_default());
         if passed.listening > 0 {
             environment.push(format!("LISTEN_FDS={}", passed.listening));
-            // Seen from inside the first process is 1, sd_listen_fds(3).
-            environment.push("LISTEN_PID=1".into());
         }
         Ok(Program {
             arguments: process.args().clone().unwrap_or_default(),
@@ -66,6 +66,7 @@ impl Program {
             identity: Identity::plan(process)?,
             filter,
             preserved: passed.count(),
+            listens: passed.listening > 0,
             caller_umask,
         })
     }
@@ -102,6 +103,11 @@ impl Program {
         };
         let path = lookup::find(name, &self.environment)?;
         self.add_home();
+        if self.listens {
+            // As the program sees itself.
+            self.environment
+                .push(format!("LISTEN_PID={}", nix::unistd::getpid()));
+        }
         let nul = |pointer: &str| {
             let error = Error::config(pointer, "a NUL character inside");
             move |_| error
@@ -281,10 +287,9 @@ fn read_passwd() -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Rust ignores SIGPIPE, and ignored signals stay so across execve(2).
+/// Rust ignores SIGPIPE, and the caller may ignore others: that would stay so across execve(2).
 fn reset_signals() -> nix::Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    sys::process::set_action(nix::sys::signal::SIGPIPE, &default)?;
+    sys::process::reset_signal_actions();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 

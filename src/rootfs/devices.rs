@@ -119,6 +119,13 @@ impl Node {
         self.check(
             &nix::sys::stat::fstat(&node).or_fail(|errno| self.error("stat").errno(errno))?,
         )?;
+        // Or what the container mounts on it would appear on the host's.
+        let private = mount::Attributes {
+            propagation: nix::libc::MS_PRIVATE,
+            ..mount::Attributes::default()
+        };
+        mount::set_attributes(node.as_fd(), false, private)
+            .or_fail(|errno| self.error("make private").errno(errno))?;
         self.host = Some(node);
         Ok(())
     }

@@ -51,9 +51,14 @@ impl Rootfs {
         self.open(path, OFlag::O_PATH)
     }
 
+    /// As [`Rootfs::open`], but `ELOOP` if any component is a symbolic link.
+    pub fn open_plain(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        self.resolve(path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
+    }
+
     /// As [`Rootfs::lookup`], but `ELOOP` if any component is a symbolic link.
     pub fn lookup_plain(&self, path: &Path) -> nix::Result<OwnedFd> {
-        self.resolve(path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
+        self.open_plain(path, OFlag::O_PATH)
     }
 
     fn resolve(&self, path: &Path, flags: OFlag, more: ResolveFlag) -> nix::Result<OwnedFd> {

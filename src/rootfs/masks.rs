@@ -73,7 +73,13 @@ pub fn mask(root: &Rootfs, paths: &[PathBuf]) -> Result<()> {
                 Some(null) => null,
                 None => null.insert(open_null(root, path, index)?),
             };
-            clone_of(null).or_fail(fail)?
+            let cover = clone_of(null).or_fail(fail)?;
+            let private = Attributes {
+                propagation: libc::MS_PRIVATE,
+                ..Attributes::default()
+            };
+            mount::set_attributes(cover.as_fd(), false, private).or_fail(fail)?;
+            cover
         };
         mount::move_mount(cover.as_fd(), target.as_fd()).or_fail(fail)?;
     }

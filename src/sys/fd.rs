@@ -127,6 +127,14 @@ pub fn close_but(first: u32, kept: &[BorrowedFd]) -> Result<()> {
     close_range(next, u32::MAX)
 }
 
+/// Whether somebody has the lock of [`try_lock`] through another open file. Asking takes a shared lock
+/// for a moment, so that those who ask don't see each other.
+pub fn is_locked(fd: BorrowedFd) -> bool {
+    // SAFETY: no memory is passed.
+    let shared = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
+    Errno::result(shared) == Err(Errno::EWOULDBLOCK)
+}
+
 pub fn is_open(number: u32) -> bool {
     // SAFETY: F_GETFD passes no memory.
     unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) >= 0 }

@@ -164,17 +164,41 @@ pub fn execveat(
     Errno::last()
 }
 
-/// sigaction(2), for `SIG_DFL` and `SIG_IGN` only.
-pub fn set_action(
-    signal: nix::sys::signal::Signal,
-    action: &nix::sys::signal::SigAction,
-) -> Result<()> {
-    debug_assert!(!matches!(
-        action.handler(),
-        nix::sys::signal::SigHandler::Handler(_) | nix::sys::signal::SigHandler::SigAction(_)
-    ));
-    // SAFETY: no handler of ours runs, so nothing can go wrong inside one.
-    unsafe { nix::sys::signal::sigaction(signal, action) }.map(drop)
+/// Gives every signal that the process ignores its default action back, signal(2).
+pub fn reset_signal_actions() {
+    for number in 1..=64 {
+        // SAFETY: no handler of ours runs, so nothing can go wrong inside one. SIGKILL and SIGSTOP,
+        // and the libraries' own, are refused, which is right.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// Gives one signal its default action, whatever the caller made of it.
+pub fn reset_signal_action(number: i32) {
+    // SAFETY: as above.
+    unsafe { libc::signal(number, libc::SIG_DFL) };
+}
+
+/// Waits for the end of a child and reaps it, waitid(2): `CLD_EXITED` or another `si_code`, and the
+/// status or signal. nix knows no real-time signals here. `None` while it runs and `wait` is false.
+///
+/// # Errors
+/// `ECHILD` if it isn't a child, or has been reaped.
+pub fn reap(pidfd: Option<BorrowedFd>, wait: bool) -> Result<Option<(Pid, i32, i32)>> {
+    let (kind, id) = match pidfd {
+        Some(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t),
+        None => (libc::P_ALL, 0),
+    };
+    let flags = libc::WEXITED | if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: siginfo_t is plain old data, for which zeroes are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills in the siginfo.
+    Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) })?;
+    // SAFETY: waitid fills in the fields of a SIGCHLD, or leaves zeroes.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    Ok((pid != 0).then(|| (Pid::from_raw(pid), info.si_code, status)))
 }
 
 /// setdomainname(2): the NIS domain of the UTS namespace.
