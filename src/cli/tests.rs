@@ -366,9 +366,11 @@ fn global_options() {
     ] {
         assert_eq!(parse_line(line).unwrap().2.rootless, rootless, "{line}");
     }
-    let (.., global, said) = parse_line("--log= --root= list").unwrap();
+    let (.., global, said) = parse_line("--log= list").unwrap();
     assert_eq!(said.log, None);
     assert!(!global.root_given);
+    // A script's unset variable must not mean the default directory.
+    assert!(parse_line("--root= list").is_err());
 }
 
 #[test]
