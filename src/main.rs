@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use husk::cli::{self, Invocation, Said};
 use husk::commands::{self, VERSION};
 use husk::log;
+use husk::sys::arena::Arena;
+
+#[global_allocator]
+static MEMORY: Arena<{ 1 << 20 }> = Arena::new();
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {

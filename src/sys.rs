@@ -3,6 +3,7 @@
 //! The only place with `unsafe`. Every wrapper returns the errno as it came;
 //! callers say what it means.
 
+pub mod arena;
 pub mod bpf;
 pub mod fd;
 pub mod keyring;
