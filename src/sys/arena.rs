@@ -45,7 +45,9 @@ impl<const SIZE: usize> Arena<SIZE> {
         if layout.size() > SIZE / 8 || layout.align() > 4096 {
             return None;
         }
-        let start = |top: usize| (top + layout.align() - 1) & !(layout.align() - 1);
+        // C and what was written for it (nix's buffers of control messages) expect malloc's alignment.
+        let align = layout.align().max(16);
+        let start = |top: usize| (top + align - 1) & !(align - 1);
         let end = |top: usize| Some(start(top) + layout.size()).filter(|end| *end <= SIZE);
         self.top
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, end)
