@@ -46,7 +46,7 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
                 nul_below_known(&kind, &value, findings);
             }
             repair::process(&mut value);
-            typed(value, findings)
+            typed(&value, findings)
         }
     }
 }
@@ -78,23 +78,21 @@ fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(S
     };
     device_numbers(&value, findings);
     repair::config(&mut value);
-    Some((typed(value, findings)?, extra))
+    Some((typed(&value, findings)?, extra))
 }
 
-/// The last step of the slow way, which succeeds unless the schema here and the crate's types
-/// differ: then the crate's own words must do.
-fn typed<T: DeserializeOwned>(value: Value, findings: &mut Findings) -> Option<T> {
+/// The last step of the slow way: as text once more, because each other source of the types would
+/// double their code. It succeeds unless the schema here and the crate's types differ: then the
+/// crate's own words must do.
+fn typed<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option<T> {
     if findings.has_error() {
         return None;
     }
-    if let Ok(typed) = T::deserialize(&value) {
-        return Some(typed);
-    }
-    match serde_path_to_error::deserialize(value) {
+    let raw = serde_json::to_vec(value).unwrap_or_default();
+    match serde_json::from_slice(&raw) {
         Ok(typed) => Some(typed),
         Err(error) => {
-            let pointer = syntax::pointer(error.path());
-            findings.push(Finding::error(pointer, error.inner().to_string()));
+            findings.push(syntax::unexplained(&raw, &error));
             None
         }
     }

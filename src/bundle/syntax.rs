@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
-use serde_path_to_error::{Path, Segment, Track};
 
 use super::{Finding, Findings, did_you_mean};
 use crate::error::pointer_key;
@@ -16,56 +14,70 @@ pub fn child(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", pointer_key(key))
 }
 
-pub fn pointer(path: &Path) -> String {
-    let mut pointer = String::new();
-    for segment in path.iter() {
-        pointer = match segment {
-            Segment::Seq { index } => format!("{pointer}/{index}"),
-            Segment::Map { key } => child(&pointer, key),
-            Segment::Enum { .. } | Segment::Unknown => pointer,
-        };
-    }
-    pointer
-}
-
 /// The document as a value. `None` if `findings` tell what is wrong with it.
 pub fn read(raw: &[u8], findings: &mut Findings) -> Option<Value> {
-    if let Ok(Strict(value)) = serde_json::from_slice(raw) {
-        return Some(value);
-    }
-    // Once more, noting the path, which takes time.
-    let mut track = Track::new();
-    let mut reader = serde_json::Deserializer::from_slice(raw);
-    let read = Strict::deserialize(serde_path_to_error::Deserializer::new(
-        &mut reader,
-        &mut track,
-    ));
-    match read.and_then(|value| reader.end().map(|()| value)) {
-        Ok(Strict(value)) => Some(value),
+    let mut pointer = String::new();
+    match strict(raw, &mut pointer) {
+        Ok(value) => Some(value),
         Err(error) => {
-            let pointer = match error.line() == 1 && error.column() == 0 {
-                true => String::new(),
-                false => pointer(&track.path()),
-            };
             findings.push(explain(raw, &error, pointer));
             None
         }
     }
 }
 
+/// What a type that takes no `Value` of this shape told of `raw`, one line of JSON.
+pub fn unexplained(raw: &[u8], error: &serde_json::Error) -> Finding {
+    let mut pointer = String::new();
+    // Cut off in the middle of what was refused, the document can't be read beyond it.
+    let end = error.column().saturating_sub(1).min(raw.len());
+    let _ = strict(&raw[..end], &mut pointer);
+    Finding::error(pointer, told(error))
+}
+
+/// In an error `pointer` tells the value in which reading ended.
+fn strict(raw: &[u8], pointer: &mut String) -> serde_json::Result<Value> {
+    let mut reader = serde_json::Deserializer::from_slice(raw);
+    let value = Strict { pointer, key: None }.deserialize(&mut reader)?;
+    reader.end().map(|()| value)
+}
+
 /// `serde_json::Value`, but a key may stand only once in an object: of two, runtimes differ in
 /// which one they take (RFC 8259, section 4).
-struct Strict(Value);
+struct Strict<'p, 'k> {
+    /// Of the value around.
+    pointer: &'p mut String,
+    key: Option<Key<'k>>,
+}
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
+enum Key<'k> {
+    Name(&'k str),
+    Index(usize),
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let pointer = self.pointer;
+        let length = pointer.len();
+        match self.key {
+            Some(Key::Name(name)) => pointer.extend(["/", &pointer_key(name)]),
+            Some(Key::Index(index)) => pointer.extend(["/", &index.to_string()]),
+            None => {}
+        }
+        let value = deserializer.deserialize_any(StrictVisitor { pointer })?;
+        // Not after an error: then it tells where.
+        pointer.truncate(length);
+        Ok(value)
     }
 }
 
-struct StrictVisitor;
+struct StrictVisitor<'p> {
+    pointer: &'p mut String,
+}
 
-impl<'de> Visitor<'de> for StrictVisitor {
+impl<'de> Visitor<'de> for StrictVisitor<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,13 +105,18 @@ impl<'de> Visitor<'de> for StrictVisitor {
         Ok(Value::String(value))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let pointer = self.pointer;
         let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(Strict {
+            key: Some(Key::Index(items.len())),
+            pointer: &mut *pointer,
+        })? {
             items.push(item);
         }
         Ok(Value::Array(items))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let pointer = self.pointer;
         let mut entries = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if entries.contains_key(&key) {
@@ -107,7 +124,10 @@ impl<'de> Visitor<'de> for StrictVisitor {
                     "the key {key:?} stands here twice"
                 )));
             }
-            let Strict(value) = map.next_value()?;
+            let value = map.next_value_seed(Strict {
+                key: Some(Key::Name(&key)),
+                pointer: &mut *pointer,
+            })?;
             entries.insert(key, value);
         }
         Ok(Value::Object(entries))
@@ -124,15 +144,24 @@ fn explain(raw: &[u8], error: &serde_json::Error, pointer: String) -> Finding {
     }
     let (line, column) = (error.line(), error.column());
     let at = format!("line {line} column {column}");
-    let text = error.to_string();
-    let told = text.strip_suffix(&format!(" at {at}")).unwrap_or(&text);
+    let told = told(error);
     if error.classify() == Category::Data {
         return Finding::error(pointer, format!("{at}: {told}"));
     }
     let place = Place::find(raw, line, column);
-    let (message, hint) = place.explain(told);
+    let (message, hint) = place.explain(&told);
     let at = format!("line {} column {}", place.line, place.column);
     Finding::error(pointer, format!("{at}: {message}")).maybe_hint(hint)
+}
+
+/// The error without its place.
+fn told(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    let at = format!(" at line {} column {}", error.line(), error.column());
+    if text.ends_with(&at) {
+        text.truncate(text.len() - at.len());
+    }
+    text
 }
 
 fn foreign_encoding(raw: &[u8]) -> Option<(&'static str, &'static str)> {

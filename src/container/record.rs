@@ -194,7 +194,7 @@ impl Home {
                 .because(reason)
                 .errno(Errno::EBADMSG)
         };
-        let record: Record = serde_json::from_str(&text).map_err(|error| {
+        let record: Record = serde_json::from_slice(text.as_bytes()).map_err(|error| {
             bad(error.to_string()).hint("husk delete --force removes what can be found of it")
         })?;
         match record.format {
