@@ -8,6 +8,7 @@ use crate::error::{Error, Result, Step};
 use crate::process::program::Passed;
 use crate::process::protect;
 use crate::sys::fd;
+use crate::sys::process::reset_signal_action;
 
 mod global;
 pub use global::{Driver, Global, Rootless};
@@ -202,7 +203,26 @@ fn enter_container(preserved: u32) -> Result<Passed> {
     }
     fd::cloexec_from(first).step("close", "descriptors of the caller")?;
     protect::run_protected()?;
+    stop_ignoring()?;
     Ok(passed)
+}
+
+/// A program starts with every signal at its default, whatever husk's caller ignores (nohup, daemons).
+/// SIGPIPE stays with husk until then.
+fn stop_ignoring() -> Result<()> {
+    const STATUS: &str = "/proc/self/status";
+    let status = std::fs::read_to_string(STATUS).step("read", STATUS)?;
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    for number in (1..=64).filter(|number| ignored >> (number - 1) & 1 == 1) {
+        if number != libc::SIGPIPE {
+            reset_signal_action(number);
+        }
+    }
+    Ok(())
 }
 
 /// Writes to standard output, where engines expect this text and nothing else. Returns exit status 0.

@@ -164,18 +164,9 @@ pub fn execveat(
     Errno::last()
 }
 
-/// Gives every signal that the process ignores its default action back, signal(2).
-pub fn reset_signal_actions() {
-    for number in 1..=64 {
-        // SAFETY: no handler of ours runs, so nothing can go wrong inside one. SIGKILL and SIGSTOP,
-        // and the libraries' own, are refused, which is right.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
-    }
-}
-
 /// Gives one signal its default action, whatever the caller made of it.
 pub fn reset_signal_action(number: i32) {
-    // SAFETY: as above.
+    // SAFETY: no handler of ours runs, so nothing can go wrong inside one.
     unsafe { libc::signal(number, libc::SIG_DFL) };
 }
 
