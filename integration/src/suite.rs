@@ -21,6 +21,7 @@ mod namespaces;
 mod overlay;
 mod privileges;
 mod process;
+mod regressions;
 mod rootfs;
 mod seccomp;
 mod terminal;
@@ -95,6 +96,7 @@ pub fn all() -> Vec<Test> {
         bad_config::TESTS,
         bad_command_line::TESTS,
         attacks::TESTS,
+        regressions::TESTS,
         churn::TESTS,
     ];
     files

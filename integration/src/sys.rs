@@ -99,3 +99,11 @@ pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
     // SAFETY: callers have one thread; both sides may go on as usual.
     unsafe { nix::unistd::fork() }
 }
+
+/// Ignores these signals, which programs executed later inherit: for use between fork and exec.
+pub fn ignore(signals: impl IntoIterator<Item = i32>) {
+    for number in signals {
+        // SAFETY: no handler is installed; signals that can't be ignored are refused.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}

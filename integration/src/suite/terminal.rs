@@ -156,7 +156,7 @@ fn signal(pid: i32, signal: nix::sys::signal::Signal) {
 
 fn socket(lab: &Lab) -> ConsoleSocket {
     // A socket's path has room for 107 bytes, less than the name of a test's directory takes.
-    ConsoleSocket::new(&std::path::PathBuf::from(format!("/tmp/{}", lab.id())))
+    ConsoleSocket::new(&std::path::PathBuf::from(format!("/run/{}", lab.id())))
 }
 
 impl Drop for ConsoleSocket {
