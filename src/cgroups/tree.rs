@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::hierarchy::{Hierarchy, is_cgroup2, open_absolute};
 use super::{controllers, file, processes};
 use crate::error::{Error, Result, Step};
-use crate::sys::xattr;
+use crate::sys::{fd, xattr};
 
 /// On directories that husk made above a container's own: who finds one empty may remove it.
 pub(super) const MADE: &std::ffi::CStr = c"user.husk.made";
@@ -165,6 +165,14 @@ impl Site<'_> {
         } = self;
         let mut fresh = false;
         let cgroup = make(hierarchy, &place, deepest, leaf, &mut fresh).and_then(|dir| {
+            // Until the first process is in it everybody would find it empty.
+            if fd::try_lock(dir.as_fd()).is_err() {
+                fresh = false;
+                return Err(refuse(
+                    &place,
+                    "another container is being made in it".into(),
+                ));
+            }
             // A new cgroup right below the root, which can't be frozen, isn't either.
             if !fresh || place.below.iter().count() > 1 {
                 require_idle(dir.as_fd(), &place)?;
@@ -236,16 +244,18 @@ fn cannot_make(place: &Place, errno: Errno) -> Error {
     }
 }
 
+fn refuse(place: &Place, reason: String) -> Error {
+    Error::new("use cgroup")
+        .on(place.path().display())
+        .at("/linux/cgroupsPath")
+        .because(reason)
+}
+
 /// Only empty, thawed cgroups are taken: others are someone's, and in a frozen one nothing starts.
 fn require_idle(dir: BorrowedFd, place: &Place) -> Result<()> {
     let path = place.path();
     let events = file::read(dir, "cgroup.events").step("read cgroup.events of", path.display())?;
-    let refuse = |reason: String| {
-        Error::new("use cgroup")
-            .on(path.display())
-            .at("/linux/cgroupsPath")
-            .because(reason)
-    };
+    let refuse = |reason: String| refuse(place, reason);
     if file::keyed(&events, "populated") == Some(1) {
         let count = processes::list(dir).map_or(0, |found| found.len());
         return Err(refuse(format!(
