@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{COMMIT, Global, SPEC_VERSION, VERSION, print};
+use crate::rootfs::options;
 
 const HOOKS: &[&str] = &[
     "prestart",
@@ -16,53 +17,6 @@ const HOOKS: &[&str] = &[
     "startContainer",
     "poststart",
     "poststop",
-];
-
-/// Without those that are a filesystem's own data. The recursive ones (`rro`, …),
-/// `idmap`, `ridmap` and `tmpcopyup` belong here once they work: engines use `rro` for
-/// read-only volumes when it is advertised.
-const MOUNT_OPTIONS: &[&str] = &[
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "iversion",
-    "lazytime",
-    "loud",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "noiversion",
-    "nolazytime",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "nosymfollow",
-    "private",
-    "rbind",
-    "relatime",
-    "remount",
-    "ro",
-    "rprivate",
-    "rshared",
-    "rslave",
-    "runbindable",
-    "rw",
-    "shared",
-    "silent",
-    "slave",
-    "strictatime",
-    "suid",
-    "symfollow",
-    "sync",
-    "unbindable",
 ];
 
 const NAMESPACES: &[&str] = &[
@@ -184,7 +138,7 @@ struct Features {
     oci_version_min: &'static str,
     oci_version_max: &'static str,
     hooks: List,
-    mount_options: List,
+    mount_options: Vec<String>,
     linux: Linux,
     annotations: BTreeMap<&'static str, &'static str>,
     potentially_unsafe_config_annotations: List,
@@ -254,7 +208,7 @@ fn features() -> Features {
         oci_version_min: "1.0.0",
         oci_version_max: SPEC_VERSION,
         hooks: HOOKS,
-        mount_options: MOUNT_OPTIONS,
+        mount_options: options::known(),
         linux: Linux {
             namespaces: NAMESPACES,
             capabilities: CAPABILITIES,
@@ -329,7 +283,6 @@ mod tests {
     fn lists_hold_nothing_twice() {
         for list in [
             HOOKS,
-            MOUNT_OPTIONS,
             NAMESPACES,
             CAPABILITIES,
             SECCOMP_ACTIONS,
