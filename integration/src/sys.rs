@@ -103,7 +103,17 @@ pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
 /// Ignores these signals, which programs executed later inherit: for use between fork and exec.
 pub fn ignore(signals: impl IntoIterator<Item = i32>) {
     for number in signals {
-        // SAFETY: no handler is installed; signals that can't be ignored are refused.
-        unsafe { libc::signal(number, libc::SIG_IGN) };
+        // The kernel's sigaction with SIG_IGN: the C library refuses to touch 32 to 34.
+        let ignore = [1u64, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: `ignore` is read only, no handler is installed; what can't be ignored is refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                ignore.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
 }

@@ -164,10 +164,21 @@ pub fn execveat(
     Errno::last()
 }
 
-/// Gives one signal its default action, whatever the caller made of it.
+/// Gives one signal its default action, whatever the caller made of it. By rt_sigaction(2) itself: the
+/// C libraries refuse to touch those that they use (32 to 34), which a caller may have ignored, too.
 pub fn reset_signal_action(number: i32) {
-    // SAFETY: no handler of ours runs, so nothing can go wrong inside one.
-    unsafe { libc::signal(number, libc::SIG_DFL) };
+    // The kernel's sigaction, larger on no architecture: SIG_DFL, no flags, an empty mask are zeroes.
+    let default = [0u64; 8];
+    // SAFETY: `default` is read only, and no handler is installed that could run.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            number,
+            default.as_ptr(),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
 }
 
 /// Waits for the end of a child and reaps it, waitid(2): `CLD_EXITED` or another `si_code`, and the
