@@ -362,9 +362,18 @@ impl Command {
                 prepare()
             });
         }
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        // An attempt to open husk's binary for writing, which fails, keeps others from executing it for
+        // that instant (ETXTBSY); the tests of CVE-2019-5736 make thousands beside this one.
+        let mut tries = 0;
+        let child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < 200 => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                spawned => break spawned.unwrap_or_else(|error| panic!("{line}: {error}")),
+            }
+        };
         OWN.with_borrow_mut(|own| own.insert(child.id().try_into().unwrap()));
         Running {
             child,
