@@ -69,6 +69,24 @@ impl Lab {
         })
     }
 
+    /// The same with a copy of the runtime, which nobody else executes. An attempt to open a binary for
+    /// writing, though it fails, keeps others from executing it for that instant (ETXTBSY).
+    pub fn with_own_runtime(&self) -> Lab {
+        let own = self.path("own");
+        fs::create_dir(&own).unwrap();
+        let runtime = own.join(self.runtime.file_name().unwrap());
+        fs::copy(&self.runtime, &runtime).unwrap();
+        Lab {
+            dir: own,
+            root: self.root.clone(),
+            runtime,
+            payload: self.payload.clone(),
+            tag: format!("{}o", self.tag),
+            next: Cell::new(0),
+            mounts: self.mounts.clone(),
+        }
+    }
+
     pub fn is_husk(&self) -> bool {
         need::is_husk(&self.runtime)
     }

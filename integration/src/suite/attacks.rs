@@ -251,6 +251,7 @@ fn fingerprint(path: &std::path::Path) -> (u64, std::time::SystemTime, u64) {
 /// The entrypoint is the runtime itself, by a link and by `#!`; and whoever finds it as
 /// /proc/PID/exe while it enters can't open it for writing.
 fn cve_2019_5736_the_runtime_cannot_be_overwritten(lab: &Lab) {
+    let lab = &lab.with_own_runtime();
     let before = fingerprint(&lab.runtime);
     let bundle = lab
         .bundle()
