@@ -8,6 +8,7 @@ mod nearest;
 mod parse;
 mod repair;
 mod schema;
+mod strict;
 mod syntax;
 mod validate;
 
@@ -188,21 +189,29 @@ impl Bundle {
     }
 }
 
+const PROCESS: &str = "process document";
+
 /// The document of `exec --process FILE`: a `process` object, with the repairs and rules that hold
 /// for config.json's. Pointers are relative to it. What depends on the container (are the ids
 /// mapped?) is not checked.
 pub fn parse_process(raw: &[u8]) -> Result<(Process, Vec<Finding>)> {
-    const DOCUMENT: &str = "process document";
     let mut findings = Findings::default();
     let process = parse::process(raw, &mut findings);
     if let Some(process) = &process {
         validate::process(process, "", &mut findings);
     }
-    let warnings = findings.warnings(DOCUMENT)?;
+    let warnings = findings.warnings(PROCESS)?;
     match process {
         Some(process) => Ok((process, warnings)),
-        None => Err(Error::new(DOCUMENT).because("not understood")),
+        None => Err(Error::new(PROCESS).because("not understood")),
     }
+}
+
+/// The rules of [`parse_process`] for a process that was composed, not read.
+pub fn check_process(process: &Process) -> Result<Vec<Finding>> {
+    let mut findings = Findings::default();
+    validate::process(process, "", &mut findings);
+    findings.warnings(PROCESS)
 }
 
 /// Everything that can be said of a config.json without looking at the host: the findings of

@@ -6,7 +6,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::schema::{self, Kind, Report, quote};
-use super::{Extra, Finding, Findings, repair, syntax};
+use super::{Extra, Finding, Findings, repair, strict, syntax};
 
 /// Larger documents are counted first. Below, no document can take more than tens of megabytes.
 const COUNTED: usize = 512 << 10;
@@ -92,7 +92,8 @@ fn typed<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option<
     match serde_json::from_slice(&raw) {
         Ok(typed) => Some(typed),
         Err(error) => {
-            findings.push(syntax::unexplained(&raw, &error));
+            let pointer = strict::pointer(&raw, &error);
+            findings.push(Finding::error(pointer, syntax::told(&error)));
             None
         }
     }

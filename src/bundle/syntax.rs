@@ -1,12 +1,9 @@
-//! The slow reader: JSON text to a value, with duplicate keys refused and syntax errors explained.
+//! The slow reader: JSON text to a value, with syntax errors explained.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::error::Category;
-use serde_json::{Map, Number, Value};
 
-use super::{Finding, Findings, did_you_mean};
+use super::{Finding, Findings, did_you_mean, strict};
 use crate::error::pointer_key;
 
 /// Appends a key to a JSON pointer.
@@ -17,120 +14,12 @@ pub fn child(pointer: &str, key: &str) -> String {
 /// The document as a value. `None` if `findings` tell what is wrong with it.
 pub fn read(raw: &[u8], findings: &mut Findings) -> Option<Value> {
     let mut pointer = String::new();
-    match strict(raw, &mut pointer) {
+    match strict::read(raw, &mut pointer) {
         Ok(value) => Some(value),
         Err(error) => {
             findings.push(explain(raw, &error, pointer));
             None
         }
-    }
-}
-
-/// What a type that takes no `Value` of this shape told of `raw`, one line of JSON.
-pub fn unexplained(raw: &[u8], error: &serde_json::Error) -> Finding {
-    let mut pointer = String::new();
-    // Cut off in the middle of what was refused, the document can't be read beyond it.
-    let end = error.column().saturating_sub(1).min(raw.len());
-    let _ = strict(&raw[..end], &mut pointer);
-    Finding::error(pointer, told(error))
-}
-
-/// In an error `pointer` tells the value in which reading ended.
-fn strict(raw: &[u8], pointer: &mut String) -> serde_json::Result<Value> {
-    let mut reader = serde_json::Deserializer::from_slice(raw);
-    let value = Strict { pointer, key: None }.deserialize(&mut reader)?;
-    reader.end().map(|()| value)
-}
-
-/// `serde_json::Value`, but a key may stand only once in an object: of two, runtimes differ in
-/// which one they take (RFC 8259, section 4).
-struct Strict<'p, 'k> {
-    /// Of the value around.
-    pointer: &'p mut String,
-    key: Option<Key<'k>>,
-}
-
-enum Key<'k> {
-    Name(&'k str),
-    Index(usize),
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_, '_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        let pointer = self.pointer;
-        let length = pointer.len();
-        match self.key {
-            Some(Key::Name(name)) => pointer.extend(["/", &pointer_key(name)]),
-            Some(Key::Index(index)) => pointer.extend(["/", &index.to_string()]),
-            None => {}
-        }
-        let value = deserializer.deserialize_any(StrictVisitor { pointer })?;
-        // Not after an error: then it tells where.
-        pointer.truncate(length);
-        Ok(value)
-    }
-}
-
-struct StrictVisitor<'p> {
-    pointer: &'p mut String,
-}
-
-impl<'de> Visitor<'de> for StrictVisitor<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let pointer = self.pointer;
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Strict {
-            key: Some(Key::Index(items.len())),
-            pointer: &mut *pointer,
-        })? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let pointer = self.pointer;
-        let mut entries = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if entries.contains_key(&key) {
-                return Err(A::Error::custom(format_args!(
-                    "the key {key:?} stands here twice"
-                )));
-            }
-            let value = map.next_value_seed(Strict {
-                key: Some(Key::Name(&key)),
-                pointer: &mut *pointer,
-            })?;
-            entries.insert(key, value);
-        }
-        Ok(Value::Object(entries))
     }
 }
 
@@ -155,7 +44,7 @@ fn explain(raw: &[u8], error: &serde_json::Error, pointer: String) -> Finding {
 }
 
 /// The error without its place.
-fn told(error: &serde_json::Error) -> String {
+pub fn told(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let at = format!(" at line {} column {}", error.line(), error.column());
     if text.ends_with(&at) {

@@ -104,9 +104,7 @@ impl Args {
         self.set_user(&mut process)?;
         self.add_capabilities(&mut process)?;
         // As with a document of its own, which is checked when it is read.
-        let raw = serde_json::to_vec(&process)
-            .map_err(|error| Error::new("describe the process").because(error.to_string()))?;
-        crate::bundle::parse_process(&raw)?;
+        crate::bundle::check_process(&process)?;
         Ok(process)
     }
 
