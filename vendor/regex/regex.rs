@@ -1,0 +1,3 @@
+//! The part of `regex` that oci-spec uses, from `regex-lite`.
+
+pub use regex_lite::{Error, Regex};
