@@ -437,6 +437,12 @@ impl Container {
     fn destroy(self) -> Result<()> {
         self.kill()?;
         self.remove_cgroup()?;
+        if let Some(journey) = &self.record.journey {
+            // The devices' own namespace knows what is left to do; the container goes in any case.
+            if let Err(error) = journey.undo() {
+                log::warning(format_args!("{error}"));
+            }
+        }
         if self.record.phase == Phase::Creating {
             for path in self.record.made.iter().rev() {
                 // Only while nothing has been written there; "work" is overlayfs's own.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod hooks;
 pub mod log;
 pub mod namespaces;
+pub mod network;
 pub mod process;
 pub mod rootfs;
 pub mod seccomp;

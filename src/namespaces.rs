@@ -179,7 +179,13 @@ impl Plan {
     }
 
     fn joins(&self, kind: CloneFlags) -> bool {
-        self.joined.iter().any(|joined| joined.kind == kind)
+        self.joined(kind).is_some()
+    }
+
+    /// The namespace of that kind that is joined, and its path.
+    pub fn joined(&self, kind: CloneFlags) -> Option<(BorrowedFd<'_>, &Path)> {
+        let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
+        Some((joined.namespace.as_fd(), Path::new(&joined.path)))
     }
 
     /// `CLONE_NEW*` of all namespaces in which container and caller differ.

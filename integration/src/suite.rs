@@ -18,6 +18,7 @@ mod limits;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod network_devices;
 mod overlay;
 mod privileges;
 mod process;
@@ -78,6 +79,7 @@ pub fn all() -> Vec<Test> {
     let files: &[&'static [Test]] = &[
         lifecycle::TESTS,
         namespaces::TESTS,
+        network_devices::TESTS,
         rootfs::TESTS,
         mounts::TESTS,
         mount_options::TESTS,

@@ -241,7 +241,7 @@ fn features() -> Features {
             mount_extensions: MountExtensions {
                 idmap: Enabled { enabled: false },
             },
-            net_devices: Enabled { enabled: false },
+            net_devices: Enabled { enabled: true },
         },
         annotations: BTreeMap::from([("run.husk.commit", COMMIT), ("run.husk.version", VERSION)]),
         potentially_unsafe_config_annotations: &["run.husk."],

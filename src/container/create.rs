@@ -18,6 +18,7 @@ use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point};
 use crate::log;
 use crate::namespaces::{self, Origin};
+use crate::network;
 use crate::process::channel::Report;
 use crate::process::init::{Gate, Init};
 use crate::process::program::{Passed, give_stdio};
@@ -87,6 +88,7 @@ pub fn create(request: &Request) -> Result<Created> {
             locked: true,
         },
         process: None,
+        devices: None,
         hooks_ran: false,
     };
     let made = work.make(request, plan, site);
@@ -103,6 +105,7 @@ pub fn create(request: &Request) -> Result<Created> {
 struct Work {
     container: Container,
     process: Option<Process>,
+    devices: Option<network::Moved>,
     hooks_ran: bool,
 }
 
@@ -151,7 +154,7 @@ impl Work {
             terminal: plan.terminal,
             sysctl,
             keyring,
-            runtime_hooks,
+            halfway: runtime_hooks || plan.network.is_some(),
             create_hooks: plan.hooks.create_container,
             start_hooks: plan.hooks.start_container,
             subject: plan.subject.clone(),
@@ -174,12 +177,16 @@ impl Work {
         if let Some(owner) = delegate {
             cgroup.delegate(owner)?;
         }
+        let mut network = plan.network;
         let mut terminal = None;
         let failure = loop {
             match process.channel.next_report()? {
                 Some(Report::Terminal(master)) => terminal = Some(master),
                 Some(Report::Mounted) => {
-                    self.hooks_ran = true;
+                    if let Some(network) = network.take() {
+                        self.devices = Some(network.carry_out(process.pid)?);
+                    }
+                    self.hooks_ran = runtime_hooks;
                     let state = plan.subject.json("creating", Some(process.pid));
                     let bundle = Some(plan.bundle.dir.as_path());
                     hooks::run(Point::Prestart, &plan.hooks.prestart, &state, bundle)?;
@@ -209,6 +216,7 @@ impl Work {
         }
         self.container.record.init = Some(InitRecord::of(process.pid)?);
         self.container.record.phase = Phase::Created;
+        self.container.record.journey = None;
         self.container.home.write(&self.container.record)?;
         process.channel.go()?;
         Ok(terminal)
@@ -230,8 +238,13 @@ impl Work {
         let Work {
             mut container,
             process,
+            devices,
             hooks_ran,
         } = self;
+        // Before the end of the process, and of its network namespace with it.
+        if let Some(devices) = devices {
+            devices.give_back();
+        }
         if let Some(process) = process {
             process.end();
         }

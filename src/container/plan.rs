@@ -17,6 +17,7 @@ use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Subject};
 use crate::log;
 use crate::namespaces::{self, Origin};
+use crate::network;
 use crate::process::foreground;
 use crate::process::program::Program;
 use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
@@ -31,6 +32,7 @@ pub struct Plan {
     pub rootfs: rootfs::Plan,
     pub program: Option<Program>,
     pub cgroup: cgroups::Plan,
+    pub network: Option<network::Plan>,
     pub terminal: Option<Option<sys::tty::Size>>,
     pub hooks: Hooks,
     pub subject: Subject,
@@ -118,6 +120,8 @@ impl Plan {
         }
         refuse_later(spec)?;
         let namespaces = namespaces::Plan::open(linux)?;
+        let network = namespaces.joined(CloneFlags::CLONE_NEWNET);
+        let network = network::Plan::new(linux, network.map(|(namespace, _)| namespace))?;
         let setting = Setting {
             bundle: &bundle.dir,
             namespace: match namespaces.origin(CloneFlags::CLONE_NEWNS) {
@@ -181,6 +185,7 @@ impl Plan {
             rootfs,
             program,
             cgroup: limits,
+            network,
             terminal,
             hooks,
             subject,
@@ -189,6 +194,7 @@ impl Plan {
     }
 
     pub fn record(&self, request: &Request, site: &Site) -> Record {
+        let joined = self.namespaces.joined(CloneFlags::CLONE_NEWNET);
         Record {
             format: Record::format(),
             phase: Phase::Creating,
@@ -208,6 +214,10 @@ impl Plan {
                 .overlay()
                 .map(Overlay::missing)
                 .unwrap_or_default(),
+            journey: self
+                .network
+                .as_ref()
+                .and_then(|network| network.journey(joined.map(|(_, path)| path))),
             annotations: self.subject.annotations.clone(),
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
@@ -253,12 +263,6 @@ fn refuse_later(spec: &Spec) -> Result<()> {
         (
             "/linux/memoryPolicy",
             linux.is_some_and(|linux| linux.memory_policy().is_some()),
-        ),
-        (
-            "/linux/netDevices",
-            linux
-                .and_then(|linux| linux.net_devices().as_ref())
-                .is_some_and(|devices| !devices.is_empty()),
         ),
     ];
     match asked.into_iter().find(|(_, asked)| *asked) {

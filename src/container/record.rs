@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
+use crate::network::Journey;
 use crate::sys;
 
 /// Increased when an older husk could misread what a newer one writes.
@@ -80,6 +81,9 @@ pub struct Record {
     /// Directories of an upper layer that husk made for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<PathBuf>,
+    /// Network devices that `create` moves to where they outlive the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journey: Option<Journey>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -39,8 +39,8 @@ pub struct Init {
     pub sysctl: Vec<(String, String)>,
     /// Name of its session keyring.
     pub keyring: Option<CString>,
-    /// Whether husk runs hooks when the mounts are there.
-    pub runtime_hooks: bool,
+    /// Whether husk has work to do when the mounts are there: network devices, hooks.
+    pub halfway: bool,
     pub create_hooks: Vec<Hook>,
     pub start_hooks: Vec<Hook>,
     pub subject: Subject,
@@ -105,7 +105,7 @@ impl Init {
             Some(size) => Some(terminal::open(&built, size, channel)?),
             None => None,
         };
-        if self.runtime_hooks {
+        if self.halfway {
             channel.report(&Report::Mounted)?;
             channel.wait()?;
         }

@@ -1,6 +1,6 @@
 //! Network links, netdevice(7).
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::Result;
 use nix::errno::Errno;
@@ -22,4 +22,22 @@ pub fn loopback_up() -> Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: `request` is a valid ifreq whose name ends with a zero byte.
     Errno::result(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+}
+
+/// Has the kernel put words into its refusals, and leave the refused request out (netlink(7)).
+pub fn explain_refusals(socket: BorrowedFd) -> Result<()> {
+    let on: libc::c_int = 1;
+    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
+        // SAFETY: the option's value is a valid int of the size that is given.
+        Errno::result(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_NETLINK,
+                option,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        })?;
+    }
+    Ok(())
 }

@@ -93,7 +93,15 @@ pub fn net_devices(linux: &Linux, findings: &mut Findings) {
         interface_name(host, &pointer, findings);
         let name = device.name().as_deref().filter(|name| !name.is_empty());
         if let Some(name) = name {
-            interface_name(name, &format!("{pointer}/name"), findings);
+            let pointer = format!("{pointer}/name");
+            interface_name(name, &pointer, findings);
+            if name.contains('%') && (name.matches('%').count() > 1 || !name.contains("%d")) {
+                let message = format!(
+                    "{}: the one pattern that a name may have is %d",
+                    quote(name)
+                );
+                findings.push(Finding::error(pointer, message));
+            }
         }
         let name = name.unwrap_or(host);
         if !name.contains("%d")

@@ -1,0 +1,363 @@
+//! Network devices of the host that a container gets, runtime-spec's config-linux.md, "Network Devices".
+//!
+//! husk moves them, gives them the addresses back that the kernel takes from them on the way, and sets them
+//! up. Nothing of it is undone at the container's end: the kernel returns devices of hardware to the first
+//! network namespace and removes the others. Only while a container is being made can it fail, and then
+//! the devices come back.
+
+mod link;
+mod netlink;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Pid, Uid};
+use oci_spec::runtime::Linux;
+use serde::{Deserialize, Serialize};
+
+use self::link::{Address, Link};
+use self::netlink::{Refusal, Socket};
+use crate::error::{Error, Result, Step, pointer_key};
+
+const POINTER: &str = "/linux/netDevices";
+
+/// A device of the host as it was, and its name in the container, which may have a `%d`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Device {
+    link: Link,
+    addresses: Vec<Address>,
+    to: String,
+}
+
+impl Device {
+    fn error(&self, step: &'static str) -> Error {
+        let key = pointer_key(&self.link.name);
+        Error::new(step)
+            .on(&self.link.name)
+            .at(format!("{POINTER}/{key}"))
+    }
+}
+
+/// The devices to move, from where husk is.
+#[derive(Debug)]
+pub struct Plan {
+    /// The network namespace that husk is in.
+    home: OwnedFd,
+    host: Socket,
+    /// What the container joins; else it gets a namespace of its own.
+    joined: Option<OwnedFd>,
+    devices: Vec<Device>,
+}
+
+impl Plan {
+    /// `None` if no devices are asked for. `joined` is the network namespace that the container joins.
+    ///
+    /// # Errors
+    /// For a device that isn't there or can't be moved, and a name that is taken.
+    pub fn new(linux: Option<&Linux>, joined: Option<BorrowedFd>) -> Result<Option<Plan>> {
+        let asked = linux.and_then(|linux| linux.net_devices().as_ref());
+        let Some(asked) = asked.filter(|devices| !devices.is_empty()) else {
+            return Ok(None);
+        };
+        if !Uid::effective().is_root() {
+            return Err(Error::config(
+                POINTER,
+                "network devices are not supported for rootless containers",
+            )
+            .hint("moving a device needs CAP_NET_ADMIN on the host: run husk as root"));
+        }
+        let home = own_namespace()?;
+        let there = match joined {
+            Some(namespace) if same(namespace, home.as_fd())? => {
+                return Err(Error::config(
+                    POINTER,
+                    "the network namespace to join is the one that the devices are in",
+                ));
+            }
+            Some(namespace) => Some(Socket::open_in(namespace, home.as_fd())?),
+            None => None,
+        };
+        let host = Socket::open()?;
+        let mut names: Vec<_> = asked.iter().collect();
+        names.sort_by_key(|(name, _)| *name);
+        let mut devices = Vec::new();
+        for (name, device) in names {
+            let to = device.name().as_deref().filter(|to| !to.is_empty());
+            devices.push(look_at(&host, there.as_ref(), name, to.unwrap_or(name))?);
+        }
+        let mut seen = HashMap::new();
+        for device in &devices {
+            if let Some(other) = seen.insert(device.link.index, device) {
+                return Err(device
+                    .error("move network device")
+                    .because(format!("it is asked for twice: also as {}", other.to)));
+            }
+        }
+        let joined = joined.map(|namespace| namespace.try_clone_to_owned());
+        let joined = joined.transpose().step("keep", "the network namespace")?;
+        Ok(Some(Plan {
+            home,
+            host,
+            joined,
+            devices,
+        }))
+    }
+
+    /// What a later command needs to finish an interrupted move, where it can: a namespace that is the
+    /// container's own ends with its first process, and with it whatever the kernel doesn't give back.
+    pub fn journey(&self, namespace: Option<&Path>) -> Option<Journey> {
+        let (Some(namespace), Some(_)) = (namespace, &self.joined) else {
+            return None;
+        };
+        Some(Journey {
+            from: identity(self.home.as_fd()).ok()?,
+            namespace: namespace.to_owned(),
+            devices: self.devices.clone(),
+        })
+    }
+
+    /// Moves the devices into the network namespace of the container whose first process is `init`.
+    ///
+    /// # Errors
+    /// All devices are back, as far as they can be.
+    pub fn carry_out(self, init: Pid) -> Result<Moved> {
+        let there = match self.joined {
+            Some(namespace) => namespace,
+            None => open_namespace(Path::new(&format!("/proc/{init}/ns/net")))?,
+        };
+        let mut moved = Moved {
+            container: Socket::open_in(there.as_fd(), self.home.as_fd())?,
+            home: self.home,
+            host: self.host,
+            devices: Vec::new(),
+        };
+        for device in self.devices {
+            if let Err(error) = moved.take(device, there.as_fd()) {
+                moved.give_back();
+                return Err(error);
+            }
+        }
+        Ok(moved)
+    }
+}
+
+/// The device of that name, and whether it can go.
+fn look_at(host: &Socket, there: Option<&Socket>, name: &str, to: &str) -> Result<Device> {
+    let pointer = format!("{POINTER}/{}", pointer_key(name));
+    let fail = |step| Error::new(step).on(name).at(&pointer);
+    let found = host
+        .link_named(name)
+        .map_err(|refusal| refusal.explain(fail("find network device")))?;
+    let Some(link) = found else {
+        return Err(fail("find network device")
+            .errno(Errno::ENODEV)
+            .hint("ip link shows the devices of this network namespace"));
+    };
+    if let Some(reason) = link.bound() {
+        return Err(fail("move network device")
+            .because(reason)
+            .errno(Errno::EINVAL));
+    }
+    let taken = match there {
+        _ if to.contains("%d") => false,
+        Some(there) => there
+            .link_named(to)
+            .map_err(|refusal| refusal.explain(fail("look for network device")))?
+            .is_some(),
+        None => to == "lo",
+    };
+    if taken {
+        return Err(Error::new("move network device")
+            .on(format!("{name} -> {to}"))
+            .at(&pointer)
+            .because("the container's network namespace has a device of that name")
+            .errno(Errno::EEXIST)
+            .hint("give it another name, or one with %d, which becomes a free number"));
+    }
+    let addresses = host
+        .addresses(link.index)
+        .map_err(|refusal| refusal.explain(fail("read addresses of")))?;
+    Ok(Device {
+        link,
+        addresses,
+        to: to.to_owned(),
+    })
+}
+
+/// Devices that are in the container's network namespace.
+#[derive(Debug)]
+pub struct Moved {
+    home: OwnedFd,
+    host: Socket,
+    container: Socket,
+    /// With their numbers there.
+    devices: Vec<(Device, u32)>,
+}
+
+impl Moved {
+    fn take(&mut self, device: Device, there: BorrowedFd) -> Result<()> {
+        let before = indexes(&self.container)?;
+        let sent = self
+            .host
+            .send_away(device.link.index, there.as_raw_fd(), &device.to, None);
+        let arrived = arrival(&self.container, &before, &device)?;
+        let failed = sent.err().map(|refusal| explain_move(refusal, &device));
+        // Also after a failure: the kernel moves first and renames then.
+        let Some(link) = arrived else {
+            return Err(failed.unwrap_or_else(|| {
+                let error = device.error("move network device");
+                error.because("it did not arrive").errno(Errno::ENODEV)
+            }));
+        };
+        self.devices.push((device, link.index));
+        let Some((device, index)) = self.devices.last() else {
+            return Ok(());
+        };
+        match failed {
+            Some(error) => Err(error),
+            None => settle(&self.container, *index, device, &link.name),
+        }
+    }
+
+    /// The last ones first. What fails is the kernel's to say, and nobody is left to mend it.
+    pub fn give_back(self) {
+        for (device, index) in self.devices.iter().rev() {
+            let returned = bring_home(
+                (&self.host, self.home.as_fd()),
+                &self.container,
+                device,
+                *index,
+            );
+            if let Err(error) = returned {
+                crate::log::warning(format_args!("{error}"));
+            }
+        }
+    }
+}
+
+fn indexes(socket: &Socket) -> Result<Vec<u32>> {
+    let links = socket
+        .links()
+        .map_err(|refusal| refusal.explain(Error::new("list network devices")))?;
+    Ok(links.iter().map(|link| link.index).collect())
+}
+
+/// The new device in a namespace that is this one.
+fn arrival(socket: &Socket, before: &[u32], device: &Device) -> Result<Option<Link>> {
+    let links = socket
+        .links()
+        .map_err(|refusal| refusal.explain(device.error("find network device")))?;
+    Ok(links
+        .into_iter()
+        .filter(|link| !before.contains(&link.index) && link.hardware == device.link.hardware)
+        // In a namespace that is joined others may arrive as well: prefer the name that was to be.
+        .min_by_key(|link| link.name != device.to))
+}
+
+fn explain_move(refusal: Refusal, device: &Device) -> Error {
+    let errno = refusal.errno;
+    let error = refusal.explain(device.error("move network device"));
+    match errno {
+        Errno::EEXIST => error.hint("the container's network namespace has a device of that name"),
+        Errno::EINVAL | Errno::EOPNOTSUPP => error
+            .hint("the kernel leaves some devices where they are: bridges, wireless ones, ports"),
+        _ => error,
+    }
+}
+
+/// Addresses, then up: nobody sees the device without them.
+fn settle(socket: &Socket, index: u32, device: &Device, name: &str) -> Result<()> {
+    for address in &device.addresses {
+        socket
+            .add_address(index, address, (&device.link.name, name))
+            .map_err(|refusal| refusal.explain(device.error("set addresses of network device")))?;
+    }
+    socket
+        .set_up(index)
+        .map_err(|refusal| refusal.explain(device.error("set up network device")))
+}
+
+/// Back to where it was, as it was: name, number, addresses, master and state.
+fn bring_home(
+    (host, home): (&Socket, BorrowedFd),
+    from: &Socket,
+    device: &Device,
+    index: u32,
+) -> Result<()> {
+    let fail = |refusal: Refusal| refusal.explain(device.error("give back network device"));
+    let before = &device.link;
+    from.send_away(index, home.as_raw_fd(), &before.name, Some(before.index))
+        .map_err(fail)?;
+    let link = host.link_named(&before.name).map_err(fail)?;
+    let index = link.map_or(before.index, |link| link.index);
+    for address in &device.addresses {
+        host.add_address(index, address, (&before.name, &before.name))
+            .map_err(fail)?;
+    }
+    host.restore(index, before).map_err(fail)
+}
+
+/// Devices on their way into a network namespace that outlives the container, for the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journey {
+    /// Device and inode of the namespace that they come from.
+    from: (u64, u64),
+    namespace: PathBuf,
+    devices: Vec<Device>,
+}
+
+impl Journey {
+    /// Takes back what an interrupted `create` has moved. To be called where they came from; elsewhere, and
+    /// when all is where it belongs, it does nothing.
+    pub fn undo(&self) -> Result<()> {
+        let home = own_namespace()?;
+        if identity(home.as_fd())? != self.from {
+            return Ok(());
+        }
+        let Ok(there) = open_namespace(&self.namespace) else {
+            return Ok(());
+        };
+        let host = Socket::open()?;
+        let container = Socket::open_in(there.as_fd(), home.as_fd())?;
+        for device in &self.devices {
+            let fail = |refusal: Refusal| refusal.explain(device.error("find network device"));
+            if host.link_at(device.link.index).map_err(fail)?.is_some()
+                || host.link_named(&device.link.name).map_err(fail)?.is_some()
+            {
+                continue;
+            }
+            for name in [&device.to, &device.link.name] {
+                match container.link_named(name).map_err(fail)? {
+                    Some(link) if link.hardware == device.link.hardware => {
+                        bring_home((&host, home.as_fd()), &container, device, link.index)?;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn own_namespace() -> Result<OwnedFd> {
+    open_namespace(Path::new("/proc/thread-self/ns/net"))
+}
+
+fn open_namespace(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    open(path, flags, Mode::empty()).step("open namespace", path.display())
+}
+
+fn identity(namespace: BorrowedFd) -> Result<(u64, u64)> {
+    let stat = fstat(namespace).step("look at", "the network namespace")?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn same(one: BorrowedFd, other: BorrowedFd) -> Result<bool> {
+    Ok(identity(one)? == identity(other)?)
+}
