@@ -1,5 +1,6 @@
 //! A container as later commands find it: its record, its status, its end.
 
+mod agent;
 pub mod create;
 pub mod exec;
 mod plan;
@@ -14,6 +15,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use self::record::{Home, Init, Phase, Record};
 use crate::cgroups::{Cgroup, Place};
@@ -300,9 +302,20 @@ impl Container {
         }
     }
 
+    /// Sends the seccomp listener of a process to the agent of the container.
+    fn deliver(&self, listener: &OwnedFd, pid: Option<Pid>, state: Value) -> Result<()> {
+        match &self.record.seccomp_agent {
+            Some(agent) => agent.deliver(listener.as_fd(), pid, &state),
+            None => Err(Error::config("/linux/seccomp/listenerPath", "missing")),
+        }
+    }
+
     fn release(&self) -> Result<()> {
         let connection = self.home.connect()?;
-        channel::read_outcome(connection.as_fd())?;
+        channel::read_outcome(connection.as_fd(), |listener| {
+            let state = self.subject().state("created", self.pid());
+            self.deliver(&listener, self.pid(), state)
+        })?;
         // The end of the connection is execution or death; of a process that is there the kernel knows
         // which (PF_FORKNOEXEC of include/linux/sched.h).
         const NEVER_EXECUTED: u64 = 0x40;

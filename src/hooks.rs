@@ -85,6 +85,10 @@ pub struct Subject {
 impl Subject {
     /// The state as JSON; the pid as the reader sees it.
     pub fn json(&self, status: &str, pid: Option<Pid>) -> String {
+        self.state(status, pid).to_string()
+    }
+
+    pub fn state(&self, status: &str, pid: Option<Pid>) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.version,
             "id": self.id,
@@ -97,7 +101,7 @@ impl Subject {
         if !self.annotations.is_empty() {
             state["annotations"] = serde_json::json!(self.annotations);
         }
-        state.to_string()
+        state
     }
 }
 

@@ -6,6 +6,7 @@ pub mod exec;
 pub mod foreground;
 pub mod identity;
 pub mod init;
+mod listener;
 mod lookup;
 pub mod program;
 pub mod protect;

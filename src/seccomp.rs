@@ -43,6 +43,7 @@ const MAX_INSTRUCTIONS: usize = 4096;
 pub struct Filter {
     program: Vec<sock_filter>,
     flags: c_ulong,
+    lets_yield: bool,
     warnings: Vec<Warning>,
 }
 
@@ -84,6 +85,7 @@ pub fn compile_for(profile: &LinuxSeccomp, native: Arch) -> Result<Filter> {
     Ok(Filter {
         program,
         flags,
+        lets_yield: plan.always("sched_yield") == Some(Action::ALLOW),
         warnings: plan.warnings,
     })
 }
@@ -108,6 +110,11 @@ impl Filter {
     /// Whether [`Filter::install`] returns a listener.
     pub fn notifies(&self) -> bool {
         self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0
+    }
+
+    /// Whether a process under the filter may call sched_yield(2) without any consequence.
+    pub fn lets_yield(&self) -> bool {
+        self.lets_yield
     }
 
     pub fn warnings(&self) -> &[Warning] {

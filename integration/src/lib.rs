@@ -1,6 +1,7 @@
 //! Tests of the built husk: each makes a bundle, runs the binary, and looks at the effect
 //! from inside the container or on the host. README.md says how to run them.
 
+pub mod agent;
 #[path = "../../src/seccomp/interpreter.rs"]
 pub mod bpf;
 pub mod bundle;
@@ -13,6 +14,7 @@ pub mod need;
 pub mod output;
 pub mod profile;
 pub mod pty;
+pub mod receiver;
 pub mod runner;
 pub mod suite;
 pub mod sys;

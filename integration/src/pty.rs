@@ -1,15 +1,13 @@
 //! The other end of a container's terminal.
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Instant;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-
 use crate::lab::{Command, Running, patience};
+use crate::receiver::Receiver;
 use crate::sys;
 
 /// A terminal as a person's emulator holds it: we are the master.
@@ -102,54 +100,21 @@ impl Pty {
 }
 
 /// The socket of `--console-socket`.
-pub struct ConsoleSocket {
-    pub path: PathBuf,
-    listener: UnixListener,
-}
+pub struct ConsoleSocket(Receiver);
 
 impl ConsoleSocket {
     pub fn new(path: &Path) -> Self {
-        let listener = UnixListener::bind(path).unwrap();
-        ConsoleSocket {
-            path: path.to_owned(),
-            listener,
-        }
+        ConsoleSocket(Receiver::new(path))
     }
 
     pub fn path(&self) -> &str {
-        self.path.to_str().unwrap()
+        self.0.path()
     }
 
     /// The master of the container's terminal and the text that came with it.
     #[track_caller]
     pub fn receive(&self) -> (Pty, String) {
-        assert!(
-            sys::readable(&self.listener, patience()).unwrap(),
-            "nobody connects"
-        );
-        let (stream, _) = self.listener.accept().unwrap();
-        let mut text = [0u8; 4096];
-        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 4]);
-        let mut slices = [IoSliceMut::new(&mut text)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message =
-            recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags).unwrap();
-        let fds: Vec<OwnedFd> = message
-            .cmsgs()
-            .unwrap()
-            .filter_map(|c| match c {
-                ControlMessageOwned::ScmRights(fds) => Some(fds),
-                _ => None,
-            })
-            .flatten()
-            // SAFETY: the kernel has just made these descriptors for us.
-            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-            .collect();
-        let length = message.bytes;
-        let [master]: [OwnedFd; 1] = fds.try_into().expect("one descriptor");
-        (
-            Pty::of_master(master),
-            String::from_utf8_lossy(&text[..length]).into_owned(),
-        )
+        let (master, text) = self.0.receive();
+        (Pty::of_master(master), text)
     }
 }

@@ -20,11 +20,13 @@ mod mounts;
 mod namespaces;
 mod network_devices;
 mod overlay;
+mod pidfd_socket;
 mod privileges;
 mod process;
 mod regressions;
 mod rootfs;
 mod seccomp;
+mod seccomp_notify;
 mod terminal;
 
 #[derive(Clone, Copy)]
@@ -87,6 +89,7 @@ pub fn all() -> Vec<Test> {
         process::TESTS,
         privileges::TESTS,
         seccomp::TESTS,
+        seccomp_notify::TESTS,
         cgroups::TESTS,
         limits::TESTS,
         engines::TESTS,
@@ -94,6 +97,7 @@ pub fn all() -> Vec<Test> {
         terminal::TESTS,
         hooks::TESTS,
         contract::TESTS,
+        pidfd_socket::TESTS,
         inheritance::TESTS,
         bad_config::TESTS,
         bad_command_line::TESTS,

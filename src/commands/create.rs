@@ -1,8 +1,7 @@
 use std::path::PathBuf;
 
-use super::{Global, refuse};
+use super::Global;
 use crate::container::create::{Request, create};
-use crate::error::Result;
 use crate::process::program::Passed;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
@@ -40,11 +39,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Options that a later version brings.
-    pub fn refuse_later(&self) -> Result<()> {
-        refuse(&[("--pidfd-socket", self.pidfd_socket.is_some())])
-    }
-
     /// What is asked of [`create`].
     pub fn request<'a>(
         &'a self,
@@ -57,6 +51,7 @@ impl Args {
             id: &self.id,
             bundle: &self.bundle,
             console_socket: self.console_socket.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
             pid_file: self.pid_file.as_deref(),
             passed,
             no_pivot: self.no_pivot,
@@ -69,7 +64,6 @@ impl Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    args.refuse_later()?;
     global.driver()?;
     let passed = super::enter_container(args.preserve_fds)?;
     create(&args.request(global, passed, false))?;

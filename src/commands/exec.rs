@@ -5,10 +5,9 @@ use std::str::FromStr;
 use oci_spec::runtime::{Capabilities, Process};
 
 use super::{Global, refuse};
-use crate::container::create::{send_terminal, write_pid_file};
+use crate::container::create::{send_pidfd, send_terminal, write_pid_file};
 use crate::container::exec::{Target, read_process};
 use crate::error::{Error, Result};
-use crate::process::exec;
 use crate::process::foreground::{self, Signals};
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
@@ -76,7 +75,6 @@ impl Args {
     /// Options that a later version brings.
     pub fn refuse_later(&self) -> Result<()> {
         refuse(&[
-            ("--pidfd-socket", self.pidfd_socket.is_some()),
             ("--process-label", self.process_label.is_some()),
             ("--apparmor", self.apparmor.is_some()),
             ("--cgroup", !self.cgroup.is_empty()),
@@ -233,11 +231,15 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         }
     };
     let released = ready
+        .and_then(|()| match &args.pidfd_socket {
+            Some(path) => send_pidfd(path, "setns", &joined.process.pidfd),
+            None => Ok(()),
+        })
         .and_then(|()| match &args.pid_file {
             Some(path) => write_pid_file(path, joined.process.pid),
             None => Ok(()),
         })
-        .and_then(|()| exec::release(&joined.process));
+        .and_then(|()| joined.release());
     if let Err(error) = released {
         joined.process.end();
         return Err(error.into());

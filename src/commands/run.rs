@@ -23,7 +23,6 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    args.create.refuse_later()?;
     global.driver()?;
     let passed = super::enter_container(args.create.preserve_fds)?;
     let request = args.create.request(global, passed, !args.detach);

@@ -32,6 +32,7 @@ pub struct Request<'a> {
     pub id: &'a str,
     pub bundle: &'a Path,
     pub console_socket: Option<&'a Path>,
+    pub pidfd_socket: Option<&'a Path>,
     pub pid_file: Option<&'a Path>,
     pub passed: Passed,
     pub no_pivot: bool,
@@ -211,6 +212,9 @@ impl Work {
             send_terminal(path, master)?;
             terminal = None;
         }
+        if let Some(path) = request.pidfd_socket {
+            send_pidfd(path, "standard", &process.pidfd)?;
+        }
         if let Some(path) = request.pid_file {
             write_pid_file(path, process.pid)?;
         }
@@ -342,13 +346,23 @@ pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
 
 /// Hands the master side to whoever listens at the socket, as runc does: its name as the message.
 pub fn send_terminal(path: &Path, master: &OwnedFd) -> Result<()> {
-    let fail = |errno| {
-        Error::new("send terminal to console socket")
-            .on(path.display())
-            .errno(errno)
-    };
-    let stream = std::os::unix::net::UnixStream::connect(path).or_fail(fail)?;
-    let number = sys::tty::number(master.as_fd()).or_fail(fail)?;
-    let name = format!("/dev/pts/{number}");
-    sys::socket::send(stream.as_fd(), name.as_bytes(), Some(master.as_fd())).or_fail(fail)
+    let step = "send terminal to console socket";
+    let number = sys::tty::number(master.as_fd()).step(step, path.display())?;
+    send(step, path, &format!("/dev/pts/{number}"), master)
+}
+
+/// Hands a pidfd to whoever listens at the socket. `kind` is runc's word for how the process was made:
+/// `standard` for a container's first one, `setns` for one of `exec`.
+pub fn send_pidfd(path: &Path, kind: &str, pidfd: &OwnedFd) -> Result<()> {
+    send("send pidfd to pidfd socket", path, kind, pidfd)
+}
+
+fn send(step: &'static str, path: &Path, words: &str, fd: &OwnedFd) -> Result<()> {
+    std::os::unix::net::UnixStream::connect(path)
+        .or_fail(|errno| Error::new(step).on(path.display()).errno(errno))
+        .and_then(|stream| {
+            sys::socket::send(stream.as_fd(), words.as_bytes(), Some(fd.as_fd()))
+                .map(drop)
+                .step(step, path.display())
+        })
 }

@@ -19,8 +19,21 @@ use crate::process::{Process, foreground};
 /// A process that runs, or rather waits for [`exec::release`].
 #[derive(Debug)]
 pub struct Joined {
+    container: Container,
     pub process: Process,
     pub terminal: Option<std::os::fd::OwnedFd>,
+}
+
+impl Joined {
+    /// Lets the program run.
+    pub fn release(&self) -> Result<()> {
+        exec::release(&self.process, |listener| {
+            let container = &self.container;
+            let status = container.status()?.name();
+            let state = container.subject().state(status, container.pid());
+            container.deliver(&listener, Some(self.process.pid), state)
+        })
+    }
 }
 
 /// A container that a process may join, and the configuration that it was created with.
@@ -98,7 +111,11 @@ impl Target {
             set_oom_score_adj(process.pid, score)?;
         }
         let terminal = exec::wait_ready(&process)?;
-        Ok(Joined { process, terminal })
+        Ok(Joined {
+            container: self.container,
+            process,
+            terminal,
+        })
     }
 }
 

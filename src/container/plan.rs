@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Uid;
 use oci_spec::runtime::{self as oci, Spec};
 
+use super::agent::Agent;
 use super::create::Request;
 use super::record::{Phase, Record};
 use crate::bundle::Bundle;
@@ -36,6 +37,7 @@ pub struct Plan {
     pub terminal: Option<Option<sys::tty::Size>>,
     pub hooks: Hooks,
     pub subject: Subject,
+    pub seccomp_agent: Option<Agent>,
 }
 
 #[derive(Default)]
@@ -138,6 +140,10 @@ impl Plan {
         };
         let rootfs = rootfs::Plan::new(spec, setting)?;
         let filter = filter_of(spec)?;
+        let seccomp_agent = match &filter {
+            Some(filter) if filter.notifies() => Some(Agent::plan(spec)?),
+            _ => None,
+        };
         let program = match spec.process() {
             Some(process) => Some(Program::plan(
                 process,
@@ -189,6 +195,7 @@ impl Plan {
             terminal,
             hooks,
             subject,
+            seccomp_agent,
             bundle,
         })
     }
@@ -218,6 +225,7 @@ impl Plan {
                 .network
                 .as_ref()
                 .and_then(|network| network.journey(joined.map(|(_, path)| path))),
+            seccomp_agent: self.seccomp_agent.clone(),
             annotations: self.subject.annotations.clone(),
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
@@ -283,12 +291,6 @@ pub fn filter_of(spec: &Spec) -> Result<Option<seccomp::Filter>> {
     let filter = seccomp::compile(profile)?;
     for warning in filter.warnings() {
         log::warning(format_args!("{warning}"));
-    }
-    if filter.notifies() {
-        return Err(Error::config(
-            "/linux/seccomp/syscalls",
-            "SCMP_ACT_NOTIFY is not available in this version",
-        ));
     }
     Ok(Some(filter))
 }

@@ -24,6 +24,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
+use super::agent::Agent;
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
@@ -84,6 +85,9 @@ pub struct Record {
     /// Network devices that `create` moves to where they outlive the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,
+    /// Who answers the calls that its seccomp filter leaves to somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp_agent: Option<Agent>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -28,6 +28,9 @@ pub enum Report {
 /// From husk to the container's process: go on with the next step.
 const GO: &[u8] = b"g";
 
+/// With the listener of the seccomp filter that binds the process from now on.
+const LISTENER: &[u8] = b"l";
+
 /// An error with all its words fits; the kernel's limit for a message is far above.
 const LONGEST: usize = 64 * 1024;
 
@@ -65,7 +68,9 @@ impl Channel {
             Report::Ready => (b"r".to_vec(), None),
             Report::Failed(error) => (failure(error), None),
         };
-        socket::send(self.socket.as_fd(), &bytes, fd).or_fail(lost)
+        socket::send(self.socket.as_fd(), &bytes, fd)
+            .map(drop)
+            .or_fail(lost)
     }
 
     /// `None` when the process is gone.
@@ -93,7 +98,9 @@ impl Channel {
     }
 
     pub fn go(&self) -> Result<()> {
-        socket::send(self.socket.as_fd(), GO, None).or_fail(lost)
+        socket::send(self.socket.as_fd(), GO, None)
+            .map(drop)
+            .or_fail(lost)
     }
 
     /// Waits for the next [`Channel::go`].
@@ -120,15 +127,37 @@ fn read_failure(json: &[u8]) -> Error {
     serde_json::from_slice(json).unwrap_or_else(|_| Error::new("set up the container"))
 }
 
-/// What `start` hears: nothing (the program runs), or why it doesn't.
-pub fn read_outcome(connection: BorrowedFd) -> Result<()> {
-    let mut buffer = vec![0; LONGEST];
+/// Sends a seccomp listener to husk, and waits until the agent has it.
+pub fn hand_over(connection: BorrowedFd, listener: BorrowedFd) -> Result<()> {
+    socket::send(connection, LISTENER, Some(listener)).or_fail(lost)?;
+    let mut buffer = [0; 8];
     match socket::receive(connection, &mut buffer).or_fail(lost)? {
-        (0, _) => Ok(()),
-        (length, _) => Err(match buffer[..length].split_first() {
-            Some((b'e', json)) => read_failure(json),
-            _ => lost(Errno::EBADMSG),
-        }),
+        (0, _) => Err(lost(Errno::EPIPE)),
+        _ => Ok(()),
+    }
+}
+
+/// What `start` hears: nothing (the program runs), or why it doesn't. A seccomp listener may come
+/// before, which goes to `deliver`.
+pub fn read_outcome(
+    connection: BorrowedFd,
+    mut deliver: impl FnMut(OwnedFd) -> Result<()>,
+) -> Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        match socket::receive(connection, &mut buffer).or_fail(lost)? {
+            (0, _) => return Ok(()),
+            (length, Some(listener)) if buffer[..length] == *LISTENER => {
+                deliver(listener)?;
+                socket::send(connection, GO, None).or_fail(lost)?;
+            }
+            (length, _) => {
+                return Err(match buffer[..length].split_first() {
+                    Some((b'e', json)) => read_failure(json),
+                    _ => lost(Errno::EBADMSG),
+                });
+            }
+        }
     }
 }
 

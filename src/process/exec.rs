@@ -67,7 +67,7 @@ fn run(exec: Exec, channel: Channel) -> ! {
     {
         sys::exit(1)
     }
-    let error = prepared.execute();
+    let error = prepared.execute(channel.fd());
     let _ = system::socket::send(channel.fd(), &channel::failure(&error), None);
     sys::exit(1)
 }
@@ -119,8 +119,8 @@ pub fn wait_ready(process: &Process) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Lets it run: what is reported until the program is executed.
-pub fn release(process: &Process) -> Result<()> {
+/// Lets it run: what is reported until the program is executed. A seccomp listener goes to `deliver`.
+pub fn release(process: &Process, deliver: impl FnMut(OwnedFd) -> Result<()>) -> Result<()> {
     process.channel.go()?;
-    channel::read_outcome(process.channel.fd().as_fd())
+    channel::read_outcome(process.channel.fd().as_fd(), deliver)
 }

@@ -223,7 +223,7 @@ impl Waiting {
         let Some(connection) = self.wait_for_start() else {
             sys::process::exit(1)
         };
-        let error = self.start();
+        let error = self.start(&connection);
         let _ = sys::socket::send(connection.as_fd(), &channel::failure(&error), None);
         sys::process::exit(1)
     }
@@ -249,7 +249,7 @@ impl Waiting {
         }
     }
 
-    fn start(&self) -> Error {
+    fn start(&self, connection: &OwnedFd) -> Error {
         let state = self.subject.json("created", Some(getpid()));
         let run = hooks::run(
             Point::StartContainer,
@@ -260,7 +260,7 @@ impl Waiting {
         match (run, &self.prepared) {
             (Err(error), _) => error,
             (Ok(()), None) => Error::config("/process", "missing: there is nothing to start"),
-            (Ok(()), Some(prepared)) => prepared.execute(),
+            (Ok(()), Some(prepared)) => prepared.execute(connection.as_fd()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Read;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
 use super::identity::Identity;
-use super::lookup;
+use super::{listener, lookup};
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
 use crate::sys::{self, process::Strings};
@@ -191,11 +192,12 @@ impl Prepared {
         self.program.filter.is_none() || self.program.identity.no_new_privileges
     }
 
-    /// Runs the program in place of this one. Returns only on failure.
+    /// Runs the program in place of this one. Returns only on failure. `connection` leads to the husk
+    /// that waits for it.
     ///
     /// As few calls as can be come after the filter: with no_new_privs execve(2) alone.
-    pub fn execute(&self) -> Error {
-        match self.drop_the_rest() {
+    pub fn execute(&self, connection: BorrowedFd) -> Error {
+        match self.drop_the_rest(connection) {
             Err(error) => error,
             Ok(()) => {
                 // Not execveat(2): filters of the field name execve alone.
@@ -205,28 +207,17 @@ impl Prepared {
         }
     }
 
-    fn drop_the_rest(&self) -> Result<()> {
+    fn drop_the_rest(&self, connection: BorrowedFd) -> Result<()> {
         sys::fd::cloexec_from(3 + self.program.preserved).step("close", "descriptors")?;
         for number in 0..self.program.preserved {
             sys::fd::keep(3 + number).step("keep descriptor", 3 + number)?;
         }
         reset_signals().step("reset", "signals")?;
-        let install = |filter: &Filter| {
-            filter.install().or_fail(|errno| {
-                let error = Error::new("install seccomp filter")
-                    .at("/linux/seccomp")
-                    .errno(errno);
-                match errno {
-                    Errno::EACCES => error.hint("set process.noNewPrivileges to true"),
-                    _ => error,
-                }
-            })
-        };
         if let Some(filter) = &self.program.filter {
             if !self.restricts_early() {
                 self.program.identity.regain()?;
             }
-            install(filter)?;
+            listener::install(filter, connection)?;
         }
         if !self.restricts_early() {
             self.program.identity.restrict()?;

@@ -14,6 +14,7 @@ pub struct Action(u32);
 
 impl Action {
     pub const KILL_THREAD: Action = Action(libc::SECCOMP_RET_KILL_THREAD);
+    pub const ALLOW: Action = Action(libc::SECCOMP_RET_ALLOW);
     pub const ENOSYS: Action = Action(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
 
     /// `errno` is `errnoRet` or `defaultErrnoRet`, which stands at `pointer`.

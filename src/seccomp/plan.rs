@@ -85,7 +85,7 @@ impl Plan {
                 format!("{POINTER}/defaultAction"),
                 "SCMP_ACT_NOTIFY cannot be used as default action",
             )
-            .hint("the agent would have to answer the calls that bring the listener to it"));
+            .hint("name the calls that the agent is to answer"));
         }
         let default = Action::new(
             profile.default_action(),
@@ -142,6 +142,16 @@ impl Plan {
             };
         }
         abi.decisions[slot.index()]
+    }
+
+    /// The answer to a native call, if it is the same whatever the arguments are.
+    pub fn always(&self, name: &str) -> Option<Action> {
+        let native = self.abis.first()?;
+        let slot = Syscall::named(name)?.on(native.arch)?;
+        match &self.answers[self.decide(native, slot).answer as usize] {
+            Answer::Always(action) => Some(*action),
+            Answer::When(_) => None,
+        }
     }
 
     fn add_architectures(&mut self, profile: &LinuxSeccomp, native: Arch) {
@@ -201,13 +211,6 @@ impl Plan {
                 });
                 continue;
             };
-            if name == "write" && rule.action.value() == libc::SECCOMP_RET_USER_NOTIF {
-                return Err(Error::config(
-                    pointer(),
-                    "SCMP_ACT_NOTIFY cannot be used for the write syscall",
-                )
-                .hint("the agent would have to answer the calls that bring the listener to it"));
-            }
             let part = syscall
                 .part_of()
                 .filter(|(multiplexer, _)| {

@@ -9,8 +9,9 @@ use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg, sendmsg,
 };
 
-/// Sends one message; `EPIPE` when the other side is gone, never a signal.
-pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<()> {
+/// Sends one message; `EPIPE` when the other side is gone, never a signal. Of a stream's bytes maybe
+/// only so many as are returned.
+pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<usize> {
     let fds = fd.map(|fd| [fd.as_raw_fd()]);
     let control = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
     loop {
@@ -23,7 +24,7 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<
         );
         match sent {
             Err(Errno::EINTR) => {}
-            done => return done.map(drop),
+            done => return done,
         }
     }
 }

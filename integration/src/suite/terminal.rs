@@ -161,7 +161,7 @@ fn socket(lab: &Lab) -> ConsoleSocket {
 
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.path());
     }
 }
 

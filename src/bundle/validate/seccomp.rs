@@ -31,7 +31,6 @@ pub fn seccomp(seccomp: &LinuxSeccomp, findings: &mut Findings) {
         ));
     }
     if default_action == LinuxSeccompAction::ScmpActNotify {
-        // The runtime's own calls after the filter is loaded would wait for the agent, too.
         let message = "SCMP_ACT_NOTIFY cannot be used as default action";
         findings.push(Finding::error(format!("{POINTER}/defaultAction"), message));
     }
@@ -49,16 +48,9 @@ pub fn seccomp(seccomp: &LinuxSeccomp, findings: &mut Findings) {
             let pointer = format!("{}/errnoRet", pointer());
             errno(rule.action(), rule.errno_ret(), &pointer, findings);
         }
-        if rule.action() == LinuxSeccompAction::ScmpActNotify {
-            if !has_listener {
-                let message = "SCMP_ACT_NOTIFY needs a listenerPath in /linux/seccomp";
-                findings.push(Finding::error(format!("{}/action", pointer()), message));
-            }
-            // The listener's descriptor is sent by write and its relatives.
-            if let Some(n) = rule.names().iter().position(|name| name == "write") {
-                let message = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
-                findings.push(Finding::error(format!("{}/names/{n}", pointer()), message));
-            }
+        if rule.action() == LinuxSeccompAction::ScmpActNotify && !has_listener {
+            let message = "SCMP_ACT_NOTIFY needs a listenerPath in /linux/seccomp";
+            findings.push(Finding::error(format!("{}/action", pointer()), message));
         }
         for (n, argument) in rule.args().iter().flatten().enumerate() {
             if argument.index() > 5 {
