@@ -91,21 +91,21 @@ impl Finding {
     }
 
     #[cold]
-    fn error(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn error(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Finding::new(Severity::Error, pointer.into(), message.into())
     }
 
     #[cold]
-    fn warning(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn warning(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Finding::new(Severity::Warning, pointer.into(), message.into())
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    fn maybe_hint(mut self, hint: Option<String>) -> Self {
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
     }
@@ -121,6 +121,17 @@ impl Finding {
             Some(hint) => error.hint(hint),
             None => error,
         }
+    }
+}
+
+/// What stopped a step, told by the entry that asked for it.
+impl From<Error> for Finding {
+    fn from(error: Error) -> Finding {
+        let hint = error.remedy().map(str::to_owned);
+        let pointer = error.pointer().unwrap_or_default().to_owned();
+        let text = error.unplaced().to_string();
+        let message = text.strip_prefix("config.json: ").unwrap_or(&text);
+        Finding::error(pointer, message).maybe_hint(hint)
     }
 }
 
@@ -150,21 +161,7 @@ impl Findings {
 impl Bundle {
     /// Reads and checks `dir/config.json`.
     pub fn load(dir: &Path) -> Result<Bundle> {
-        let path = dir.join(CONFIG);
-        // O_NONBLOCK: a fifo of that name must not stop us here for ever.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(&path)
-            .step("open", path.display())
-            .map_err(|error| match error.code() {
-                Some(nix::errno::Errno::ENOENT) => {
-                    error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
-                }
-                _ => error,
-            })?;
-        let raw = read(file, &path)?;
-        Bundle::parse(dir, raw)
+        Bundle::parse(dir, read_config(dir)?)
     }
 
     /// The bundle in `dir`, whose config.json consists of these bytes.
@@ -187,6 +184,24 @@ impl Bundle {
             warnings,
         })
     }
+}
+
+/// The bytes of `dir/config.json`.
+pub fn read_config(dir: &Path) -> Result<Vec<u8>> {
+    let path = dir.join(CONFIG);
+    // O_NONBLOCK: a fifo of that name must not stop us here for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&path)
+        .step("open", path.display())
+        .map_err(|error| match error.code() {
+            Some(nix::errno::Errno::ENOENT) => {
+                error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
+            }
+            _ => error,
+        })?;
+    read(file, &path)
 }
 
 const PROCESS: &str = "process document";

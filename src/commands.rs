@@ -13,6 +13,7 @@ use crate::sys::process::reset_signal_action;
 mod global;
 pub use global::{Driver, Global, Rootless};
 
+pub mod check;
 pub mod create;
 pub mod delete;
 pub mod exec;
@@ -142,6 +143,12 @@ pub static ALL: &[Command] = &[
         "Freeze all processes of a container"
     ),
     command!(resume, Tail::Options, 1, "Let a paused container go on"),
+    command!(
+        check,
+        Tail::Options,
+        2,
+        "Say what is wrong with a bundle, without making anything"
+    ),
     command!(spec, Tail::Options, 1, "Write a config.json to start from"),
     command!(
         features,

@@ -91,6 +91,12 @@ impl Error {
         }
     }
 
+    /// Without the pointer, for who shows it elsewhere.
+    pub fn unplaced(mut self) -> Self {
+        self.0.pointer = None;
+        self
+    }
+
     pub fn code(&self) -> Option<Errno> {
         self.0.errno.map(Errno::from_raw)
     }

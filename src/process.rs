@@ -1,6 +1,7 @@
 //! The processes: husk's own protection, the birth of a container's first process, one more process
 //! inside, and what a caller in the foreground sees of them.
 
+mod autopsy;
 pub mod channel;
 pub mod exec;
 pub mod foreground;
@@ -11,6 +12,8 @@ mod lookup;
 pub mod program;
 pub mod protect;
 mod terminal;
+
+pub use lookup::DEFAULT_PATH;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

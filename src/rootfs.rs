@@ -24,7 +24,8 @@ use nix::sys::stat::{Mode, SFlag, fstat, makedev};
 use oci_spec::runtime::Spec;
 
 use self::devices::Node;
-pub use self::handle::Rootfs;
+pub use self::handle::{Rootfs, lexical};
+pub use self::mounts::is_replaceable_proc_file;
 use self::mounts::{Mount, Surroundings};
 use self::overlay::Overlay;
 pub use self::procfs::Procfs;

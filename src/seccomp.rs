@@ -58,6 +58,17 @@ pub enum Warning {
     NothingToWaitFor { pointer: String },
 }
 
+impl Warning {
+    /// Where in config.json it stands.
+    pub fn pointer(&self) -> &str {
+        match self {
+            Warning::UnknownSyscall { pointer, .. }
+            | Warning::ForeignArchitecture { pointer, .. }
+            | Warning::NothingToWaitFor { pointer } => pointer,
+        }
+    }
+}
+
 /// Compiles a profile for this machine. Errors point into `/linux/seccomp`.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
     let native = Arch::native().ok_or_else(|| {

@@ -7,6 +7,8 @@ mod attacks;
 mod bad_command_line;
 mod bad_config;
 mod cgroups;
+mod check;
+mod check_program;
 mod churn;
 mod contract;
 mod engines;
@@ -103,6 +105,8 @@ pub fn all() -> Vec<Test> {
         bad_command_line::TESTS,
         attacks::TESTS,
         regressions::TESTS,
+        check::TESTS,
+        check_program::TESTS,
         churn::TESTS,
     ];
     files

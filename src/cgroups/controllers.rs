@@ -1,6 +1,7 @@
 //! Enabling controllers down a path, and saying why one isn't there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -97,7 +98,7 @@ fn descend(
 pub fn explain(place: &Place, controller: &str) -> Option<(String, Option<String>)> {
     let hierarchy = Hierarchy::at(&place.mount).ok()??;
     if !lists(&file::read(hierarchy.fd(), CONTROLLERS).ok()?, controller) {
-        return Some(absent(place, controller));
+        return Some(absent(&place.mount, controller));
     }
     // The first level from above at which it isn't handed down.
     let mut path = place.mount.clone();
@@ -135,8 +136,16 @@ pub fn explain(place: &Place, controller: &str) -> Option<(String, Option<String
     })
 }
 
+impl Hierarchy {
+    /// Why the tree as a whole hasn't got a controller, and a remedy; `None` if it has.
+    pub fn lacks(&self, controller: &str) -> Option<(String, Option<String>)> {
+        let available = file::read(self.fd(), CONTROLLERS).ok()?;
+        (!lists(&available, controller)).then(|| absent(self.mount(), controller))
+    }
+}
+
 /// Why the root hasn't got it.
-fn absent(place: &Place, controller: &str) -> (String, Option<String>) {
+fn absent(mount: &Path, controller: &str) -> (String, Option<String>) {
     let old = match controller {
         "io" => "blkio",
         other => other,
@@ -145,11 +154,11 @@ fn absent(place: &Place, controller: &str) -> (String, Option<String>) {
         .unwrap_or_default()
         .into_iter()
         .find(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(old));
-    if let Some(mount) = v1 {
+    if let Some(v1) = v1 {
         return (
             format!(
                 "the {controller} controller is on cgroup v1 at {}; husk uses cgroup v2 only",
-                mount.mount_point.display()
+                v1.mount_point.display()
             ),
             Some("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all".into()),
         );
@@ -167,7 +176,7 @@ fn absent(place: &Place, controller: &str) -> (String, Option<String>) {
         Some([_, "0", ..]) => (
             format!(
                 "the {controller} controller isn't handed down to {}",
-                place.mount.display()
+                mount.display()
             ),
             Some("enable it in the cgroup that this tree is a part of".into()),
         ),
@@ -180,7 +189,7 @@ fn absent(place: &Place, controller: &str) -> (String, Option<String>) {
         None => (
             format!(
                 "no {controller} controller is on cgroup v2 at {}, nor does /proc/cgroups know one",
-                place.mount.display()
+                mount.display()
             ),
             None,
         ),

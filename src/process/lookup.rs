@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, faccessat};
 use crate::error::{Error, Result};
 
 /// For a container whose environment has no PATH.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The file to execute for `name`, with the current directory and user.
 ///

@@ -1,11 +1,12 @@
 //! The last steps before the program runs, the same for a container's first process and for `exec`.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -15,7 +16,7 @@ use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
 use super::identity::Identity;
-use super::{listener, lookup};
+use super::{autopsy, listener, lookup};
 use crate::error::{Error, Result, Step};
 use crate::seccomp::Filter;
 use crate::sys::{self, process::Strings};
@@ -103,6 +104,7 @@ impl Program {
             return Err(Error::config("/process/args", "must not be empty"));
         };
         let path = lookup::find(name, &self.environment)?;
+        let ailment = autopsy::examine(Path::new(OsStr::from_bytes(path.as_bytes())));
         self.add_home();
         if self.listens {
             // As the program sees itself.
@@ -119,6 +121,7 @@ impl Program {
             Strings::new(std::mem::take(&mut self.environment)).or_fail(nul("/process/env"))?;
         let prepared = Prepared {
             path,
+            ailment,
             arguments,
             environment,
             program: self,
@@ -180,6 +183,8 @@ impl Program {
 #[derive(Debug)]
 pub struct Prepared {
     path: CString,
+    /// What execve(2) will stumble over, if it does.
+    ailment: Option<String>,
     arguments: Strings,
     environment: Strings,
     program: Program,
@@ -231,6 +236,9 @@ impl Prepared {
             .at("/process/args/0")
             .errno(errno);
         match errno {
+            Errno::ENOENT | Errno::ENOEXEC | Errno::EACCES if self.ailment.is_some() => {
+                error.maybe_hint(self.ailment.clone())
+            }
             Errno::ENOENT => error.hint(
                 "the file is there: the interpreter in its #! line, or its ELF loader, is missing",
             ),

@@ -31,6 +31,13 @@ const PROC_TARGETS: &[&str] = &[
     "/proc/uptime",
 ];
 
+/// Whether a mount may lie on this file of procfs.
+pub fn is_replaceable_proc_file(plain: &Path) -> bool {
+    PROC_TARGETS
+        .iter()
+        .any(|allowed| plain == Path::new(allowed))
+}
+
 /// One mount, checked.
 #[derive(Debug)]
 pub struct Mount {
@@ -428,10 +435,7 @@ impl Mount {
     /// only a procfs.
     fn check_proc(&self, target: &OwnedFd, tree: Option<&OwnedFd>) -> Result<()> {
         let plain = handle::lexical(&self.path);
-        if PROC_TARGETS
-            .iter()
-            .any(|allowed| plain == Path::new(allowed))
-        {
+        if is_replaceable_proc_file(&plain) {
             return Ok(());
         }
         let is_proc = |fd: &OwnedFd| -> Result<bool> {

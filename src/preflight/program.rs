@@ -1,0 +1,419 @@
+//! The program that will be executed, and hooks: whether they are there, and whether the kernel can
+//! execute them.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
+
+use super::mounts::{has_namespace, host_forbids};
+use super::view::{Found, Lost, View};
+use super::with_phrase;
+use crate::bundle::{Bundle, Finding, nearest};
+use crate::executable::{Elf, Format, Script, inspect};
+use crate::process::DEFAULT_PATH;
+
+/// Interpreters of interpreters: BINPRM's own limit.
+const DEPTH: usize = 5;
+
+pub fn look(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
+    let Some(process) = bundle.spec.process() else {
+        return;
+    };
+    directory(process, view, findings);
+    let Some(name) = process
+        .args()
+        .iter()
+        .flatten()
+        .next()
+        .filter(|name| !name.is_empty())
+    else {
+        return;
+    };
+    let search = Search {
+        bundle,
+        view,
+        process,
+    };
+    match search.find(name) {
+        Ok(found) => search.executable(name, &found, 0, findings),
+        Err(Lost::Unknown) => {}
+        Err(Lost::Errno(errno)) => findings.push(search.missing(name, errno)),
+    }
+}
+
+const AT: &str = "/process/args/0";
+
+fn directory(process: &Process, view: &View, findings: &mut Vec<Finding>) {
+    if let Ok(found) = view.find(process.cwd())
+        && !found.is(SFlag::S_IFDIR)
+    {
+        let message = with_phrase(format!("{}", process.cwd().display()), Errno::ENOTDIR);
+        findings.push(
+            Finding::error("/process/cwd", message).hint("name a directory of the root filesystem"),
+        );
+    }
+}
+
+struct Search<'a> {
+    bundle: &'a Bundle,
+    view: &'a View,
+    process: &'a Process,
+}
+
+impl Search<'_> {
+    fn path(&self) -> &str {
+        let environment = self.process.env().iter().flatten().rev();
+        let mut values = environment.filter_map(|entry| entry.strip_prefix("PATH="));
+        values.next().unwrap_or(DEFAULT_PATH)
+    }
+
+    /// As execvp(3) looks for it.
+    fn find(&self, name: &str) -> Result<Found, Lost> {
+        if name.contains('/') {
+            return self.view.find(&self.process.cwd().join(name));
+        }
+        let mut worst = Lost::Errno(Errno::ENOENT);
+        for directory in self.path().split(':') {
+            let path = self.process.cwd().join(directory).join(name);
+            match self.view.find(&path) {
+                Ok(found) if !found.is(SFlag::S_IFDIR) && self.forbidden(&found).is_none() => {
+                    return Ok(found);
+                }
+                Ok(_) => worst = Lost::Errno(Errno::EACCES),
+                Err(Lost::Unknown) => worst = Lost::Unknown,
+                Err(Lost::Errno(_)) => {}
+            }
+        }
+        Err(worst)
+    }
+
+    fn missing(&self, name: &str, errno: Errno) -> Finding {
+        if name.contains('/') {
+            let message = with_phrase(format!("exec {name}"), errno);
+            let finding = Finding::error(AT, message);
+            return match errno {
+                Errno::ENOENT => finding.hint(self.near(Path::new(name))),
+                Errno::ELOOP => finding.hint("it is a symbolic link that leads to itself"),
+                Errno::ENOTDIR => finding.hint("a file stands on the way to it"),
+                _ => finding,
+            };
+        }
+        if errno == Errno::EACCES {
+            let message = with_phrase(format!("exec {name}"), errno);
+            let hint = format!(
+                "what $PATH has by that name is a directory or has no x permission: chmod +x {name}"
+            );
+            return Finding::error(AT, message).hint(hint);
+        }
+        let message = with_phrase(
+            format!("exec {name}: executable file not found in $PATH"),
+            errno,
+        );
+        let mut names = Vec::new();
+        for directory in self.path().split(':') {
+            names.extend(self.view.list(&self.process.cwd().join(directory)));
+        }
+        let hint = match nearest(name, names.iter().map(String::as_str)) {
+            Some(other) => format!("did you mean {other}?"),
+            None if name.contains(' ') => {
+                "each argument is a string of its own in process.args".into()
+            }
+            None => format!("$PATH is {}", self.path()),
+        };
+        Finding::error(AT, message).hint(hint)
+    }
+
+    /// What else a path could have meant.
+    fn near(&self, path: &Path) -> String {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let directory = self
+            .process
+            .cwd()
+            .join(path.parent().unwrap_or(Path::new("/")));
+        let link = self.view.find_link(&self.process.cwd().join(path));
+        if link.is_ok_and(|found| found.is(SFlag::S_IFLNK)) {
+            return format!(
+                "{} is a symbolic link whose target is missing",
+                path.display()
+            );
+        }
+        let names = self.view.list(&directory);
+        if let Some(other) = nearest(name, names.iter().map(String::as_str)) {
+            return format!("did you mean {}?", directory.join(other).display());
+        }
+        let elsewhere = self
+            .path()
+            .split(':')
+            .map(|directory| Path::new(directory).join(name));
+        match elsewhere
+            .into_iter()
+            .find(|path| self.view.find(path).is_ok())
+        {
+            Some(other) => format!("the root filesystem has it at {}", other.display()),
+            None if path.to_string_lossy().contains(' ') => {
+                "each argument is a string of its own in process.args".into()
+            }
+            None => format!("{} isn't in the root filesystem", path.display()),
+        }
+    }
+
+    /// Why this user can't execute it. Ids in a user namespace are the kernel's to judge.
+    fn forbidden(&self, found: &Found) -> Option<String> {
+        let mode = found.stat.st_mode;
+        let user = self.process.user();
+        if mode & 0o111 == 0 {
+            return Some("no x permission for anybody".into());
+        }
+        if user.uid() == 0 || has_namespace(self.bundle, LinuxNamespaceType::User) {
+            return None;
+        }
+        let groups = user.additional_gids().iter().flatten();
+        let in_group = user.gid() == found.stat.st_gid
+            || groups.into_iter().any(|gid| *gid == found.stat.st_gid);
+        let bit = if user.uid() == found.stat.st_uid {
+            0o100
+        } else if in_group {
+            0o010
+        } else {
+            0o001
+        };
+        (mode & bit == 0).then(|| format!("no x permission for user {}", user.uid()))
+    }
+
+    fn executable(&self, name: &str, found: &Found, depth: usize, findings: &mut Vec<Finding>) {
+        let refuse = |errno, hint: String| {
+            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
+        };
+        if found.is(SFlag::S_IFDIR) {
+            findings.push(refuse(
+                Errno::EISDIR,
+                "name a program, not a directory".into(),
+            ));
+            return;
+        }
+        if !found.is(SFlag::S_IFREG) {
+            findings.push(refuse(Errno::EACCES, "it is no regular file".into()));
+            return;
+        }
+        if let Some(why) = self.forbidden(found) {
+            findings.push(refuse(
+                Errno::EACCES,
+                format!("{why}: chmod +x {}", found.path.display()),
+            ));
+            return;
+        }
+        if let Some(entry) = self.view.noexec(&found.path) {
+            let hint = format!("it lies on a mount that is noexec: {entry}");
+            findings.push(refuse(Errno::EACCES, hint));
+            return;
+        }
+        let Some(file) = found.open() else { return };
+        if self.view.is_roots_own(&found.path) && host_forbids(&file) {
+            let hint = "the root filesystem lies on a mount of this machine that is noexec";
+            findings.push(refuse(Errno::EACCES, hint.into()));
+            return;
+        }
+        match inspect(&file) {
+            Ok(Format::Elf(elf)) => self.elf(name, &elf, findings),
+            Ok(Format::Script(script)) => self.script(name, &script, depth, findings),
+            Ok(Format::Empty) => findings.push(refuse(Errno::ENOEXEC, "the file is empty".into())),
+            Ok(Format::Unknown) if !others_are_registered() => {
+                findings.push(refuse(
+                    Errno::ENOEXEC,
+                    "it is neither an ELF program nor a script with a #! line".into(),
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn elf(&self, name: &str, elf: &Elf, findings: &mut Vec<Finding>) {
+        let refuse = |errno, hint: String| {
+            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
+        };
+        if let Some(why) = elf.broken {
+            findings.push(refuse(Errno::ENOEXEC, why.into()));
+            return;
+        }
+        if !elf.fits() {
+            let hint = format!(
+                "it is for {}, and this machine is {}",
+                elf.architecture(),
+                std::env::consts::ARCH
+            );
+            let mut finding = refuse(Errno::ENOEXEC, hint);
+            if others_are_registered() {
+                finding.severity = crate::bundle::Severity::Warning;
+            }
+            findings.push(finding);
+            return;
+        }
+        let Some(loader) = elf.interpreter() else {
+            return;
+        };
+        match self.view.find(&self.process.cwd().join(loader)) {
+            Ok(loader) if !loader.is(SFlag::S_IFDIR) => {}
+            Err(Lost::Unknown) => {}
+            _ => {
+                let what = loader.to_string_lossy();
+                let kind = if what.contains("musl") {
+                    "musl (Alpine)"
+                } else {
+                    "the GNU C library"
+                };
+                let hint = format!(
+                    "its loader {what} is missing: it was linked for {kind}; install that into the root filesystem, or link the program statically"
+                );
+                findings.push(refuse(Errno::ENOENT, hint));
+            }
+        }
+    }
+
+    fn script(&self, name: &str, script: &Script, depth: usize, findings: &mut Vec<Finding>) {
+        let refuse = |errno, hint: String| {
+            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
+        };
+        let interpreter = script.interpreter();
+        if script.interpreter.is_empty() || script.interpreter == b"\r" {
+            findings.push(refuse(
+                Errno::ENOEXEC,
+                "its #! line names no interpreter".into(),
+            ));
+        } else if script.cut_off {
+            findings.push(refuse(
+                Errno::ENOEXEC,
+                "its #! line is longer than the kernel's 256 bytes".into(),
+            ));
+        } else if script.carriage_return {
+            let hint =
+                "its #! line ends with a carriage return, as on Windows: sed -i 's/\\r$//' it";
+            findings.push(refuse(Errno::ENOENT, hint.into()));
+        } else {
+            match self.view.find(&self.process.cwd().join(interpreter)) {
+                Ok(found) if depth < DEPTH => {
+                    let before = findings.len();
+                    self.executable(name, &found, depth + 1, findings);
+                    for finding in &mut findings[before..] {
+                        let hint = finding.hint.take().unwrap_or_default();
+                        finding.hint =
+                            Some(format!("its interpreter {}: {hint}", interpreter.display()));
+                    }
+                }
+                Ok(_) => findings.push(refuse(
+                    Errno::ELOOP,
+                    "interpreters are nested too deeply".into(),
+                )),
+                Err(Lost::Unknown) => {}
+                Err(Lost::Errno(_)) => {
+                    let hint = format!(
+                        "the interpreter of its #! line, {}, is missing: {}",
+                        interpreter.display(),
+                        self.near(interpreter)
+                    );
+                    findings.push(refuse(Errno::ENOENT, hint));
+                }
+            }
+        }
+    }
+}
+
+/// Whether programs of other formats may be executable here, binfmt_misc.
+fn others_are_registered() -> bool {
+    std::fs::read_dir("/proc/sys/fs/binfmt_misc").is_ok_and(|entries| entries.flatten().count() > 2)
+}
+
+/// Hooks whose programs lie on the host. Those of startContainer are in the container.
+pub fn hooks(bundle: &Bundle, findings: &mut Vec<Finding>) {
+    let Some(hooks) = bundle.spec.hooks() else {
+        return;
+    };
+    #[allow(deprecated, reason = "the specification keeps it, and so do engines")]
+    let prestart = hooks.prestart();
+    for (point, listed) in [
+        ("prestart", prestart),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ] {
+        for (index, hook) in listed.iter().flatten().enumerate() {
+            let pointer = format!("/hooks/{point}/{index}/path");
+            if let Some((errno, hint)) = hook_trouble(hook) {
+                let message = with_phrase(format!("hook {}", hook.path().display()), errno);
+                findings.push(Finding::error(pointer, message).maybe_hint(hint));
+            }
+        }
+    }
+}
+
+fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
+    let path: &PathBuf = hook.path();
+    if !path.is_absolute() {
+        return None;
+    }
+    let found = match std::fs::metadata(path) {
+        Ok(found) => found,
+        Err(error) => {
+            let errno = Errno::from_raw(error.raw_os_error()?);
+            let hint = (errno == Errno::ENOENT).then(|| {
+                "hooks of this kind are looked for on the host, not in the root filesystem"
+                    .to_owned()
+            });
+            return Some((errno, hint));
+        }
+    };
+    if found.is_dir() {
+        return Some((Errno::EISDIR, Some("name a program".into())));
+    }
+    if found.permissions().mode() & 0o111 == 0 {
+        return Some((
+            Errno::EACCES,
+            Some(format!("make it executable: chmod +x {}", path.display())),
+        ));
+    }
+    if found.size() == 0 {
+        return Some((Errno::ENOEXEC, Some("the file is empty".into())));
+    }
+    match inspect(&File::open(path).ok()?).ok()? {
+        Format::Script(script) if script.carriage_return => Some((
+            Errno::ENOENT,
+            Some("its #! line ends with a carriage return, as on Windows".into()),
+        )),
+        Format::Script(script) if !script.interpreter().exists() => Some((
+            Errno::ENOENT,
+            Some(format!(
+                "the interpreter of its #! line, {}, is missing",
+                script.interpreter().display()
+            )),
+        )),
+        Format::Elf(elf) if !elf.fits() && !others_are_registered() => Some((
+            Errno::ENOEXEC,
+            Some(format!(
+                "it is for {}, and this machine is {}",
+                elf.architecture(),
+                std::env::consts::ARCH
+            )),
+        )),
+        Format::Elf(elf) => {
+            let loader = elf.interpreter()?;
+            (!loader.exists()).then(|| {
+                (
+                    Errno::ENOENT,
+                    Some(format!("its loader {} is missing", loader.display())),
+                )
+            })
+        }
+        Format::Unknown if !others_are_registered() => Some((
+            Errno::ENOEXEC,
+            Some("it is neither an ELF program nor a script with a #! line".into()),
+        )),
+        _ => None,
+    }
+}
