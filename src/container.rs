@@ -450,6 +450,9 @@ impl Container {
     fn destroy(self) -> Result<()> {
         self.kill()?;
         self.remove_cgroup()?;
+        if let Some(rdt) = &self.record.rdt {
+            rdt.remove()?;
+        }
         if let Some(journey) = &self.record.journey {
             // The devices' own namespace knows what is left to do; the container goes in any case.
             if let Err(error) = journey.undo() {

@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod network;
 pub mod preflight;
 pub mod process;
+pub mod rdt;
 pub mod rootfs;
 pub mod seccomp;
 pub mod signal;

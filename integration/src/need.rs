@@ -20,6 +20,8 @@ pub enum Need {
     AppArmor,
     /// systemd is the first process.
     Systemd,
+    /// A mounted resctrl: hardware with classes of cache and bandwidth.
+    Resctrl,
 }
 
 /// Where a test that can't run here can run.
@@ -56,6 +58,9 @@ impl Need {
                 let state = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
                 (!state.is_ok_and(|s| s.starts_with('Y'))).then(|| Elsewhere("no AppArmor".into()))
             }
+            Need::Resctrl => crate::mountinfo::first_of_type("resctrl")
+                .is_none()
+                .then(|| Here("no resctrl is mounted: it takes hardware".into())),
             Need::Systemd => {
                 (!Path::new("/run/systemd/system").exists()).then(|| Elsewhere("no systemd".into()))
             }

@@ -25,6 +25,7 @@ mod overlay;
 mod pidfd_socket;
 mod privileges;
 mod process;
+mod rdt;
 mod regressions;
 mod rootfs;
 mod seccomp;
@@ -94,6 +95,7 @@ pub fn all() -> Vec<Test> {
         seccomp_notify::TESTS,
         cgroups::TESTS,
         limits::TESTS,
+        rdt::TESTS,
         engines::TESTS,
         exec::TESTS,
         terminal::TESTS,

@@ -223,9 +223,9 @@ fn features() -> Features {
             apparmor: Enabled { enabled: false },
             selinux: Enabled { enabled: false },
             intel_rdt: IntelRdt {
-                enabled: false,
-                schemata: false,
-                monitoring: false,
+                enabled: true,
+                schemata: true,
+                monitoring: true,
             },
             memory_policy: MemoryPolicy {
                 modes: MEMORY_POLICY_MODES,

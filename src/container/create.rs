@@ -118,6 +118,11 @@ impl Work {
             .inspect_err(|_| self.container.record.cgroup = None)?;
         // With its inode: from here on it is this cgroup that is to be removed, and no other.
         self.container.record.cgroup = Some(cgroup.place().clone());
+        if let Some(rdt) = plan.rdt {
+            // What fails has left nothing.
+            self.container.record.rdt = None;
+            self.container.record.rdt = Some(rdt.make()?);
+        }
         let home = &self.container.home;
         home.write(&self.container.record)?;
         home.write_config(&plan.bundle.raw)?;
@@ -173,6 +178,9 @@ impl Work {
         }
         if let Some(score) = oom_score_adj {
             set_oom_score_adj(process.pid, score)?;
+        }
+        if let Some(rdt) = &self.container.record.rdt {
+            rdt.join(process.pid)?;
         }
         confine(&cgroup, &plan.cgroup, in_user_namespace)?;
         if let Some(owner) = delegate {

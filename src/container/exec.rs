@@ -107,6 +107,9 @@ impl Target {
             keyring: keyring.and_then(|name| CString::new(name).ok()),
         };
         let process = exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd))?;
+        if let Some(rdt) = &self.container.record.rdt {
+            rdt.join(process.pid)?;
+        }
         if let Some(score) = oom_score_adj {
             set_oom_score_adj(process.pid, score)?;
         }

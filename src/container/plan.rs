@@ -21,6 +21,7 @@ use crate::namespaces::{self, Origin};
 use crate::network;
 use crate::process::foreground;
 use crate::process::program::Program;
+use crate::rdt;
 use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
 use crate::rootfs::{self, Namespace, Setting};
 use crate::seccomp;
@@ -34,6 +35,7 @@ pub struct Plan {
     pub program: Option<Program>,
     pub cgroup: cgroups::Plan,
     pub network: Option<network::Plan>,
+    pub rdt: Option<rdt::Plan>,
     pub terminal: Option<Option<sys::tty::Size>>,
     pub hooks: Hooks,
     pub subject: Subject,
@@ -139,6 +141,7 @@ impl Plan {
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(spec, setting)?;
+        let rdt = rdt::Plan::new(linux, request.id)?;
         let filter = filter_of(spec)?;
         let seccomp_agent = match &filter {
             Some(filter) if filter.notifies() => Some(Agent::plan(spec)?),
@@ -192,6 +195,7 @@ impl Plan {
             program,
             cgroup: limits,
             network,
+            rdt,
             terminal,
             hooks,
             subject,
@@ -226,6 +230,7 @@ impl Plan {
                 .as_ref()
                 .and_then(|network| network.journey(joined.map(|(_, path)| path))),
             seccomp_agent: self.seccomp_agent.clone(),
+            rdt: self.rdt.as_ref().map(|rdt| rdt.place().clone()),
             annotations: self.subject.annotations.clone(),
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
@@ -263,10 +268,6 @@ fn refuse_later(spec: &Spec) -> Result<()> {
         (
             "/linux/personality",
             linux.is_some_and(|linux| linux.personality().is_some()),
-        ),
-        (
-            "/linux/intelRdt",
-            linux.is_some_and(|linux| linux.intel_rdt().is_some()),
         ),
         (
             "/linux/memoryPolicy",

@@ -29,6 +29,7 @@ use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
 use crate::network::Journey;
+use crate::rdt;
 use crate::sys;
 
 /// Increased when an older husk could misread what a newer one writes.
@@ -88,6 +89,9 @@ pub struct Record {
     /// Who answers the calls that its seccomp filter leaves to somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_agent: Option<Agent>,
+    /// Its resctrl group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::Place>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
