@@ -9,6 +9,7 @@ pub mod error;
 pub mod executable;
 pub mod hooks;
 pub mod log;
+pub mod lsm;
 pub mod namespaces;
 pub mod network;
 pub mod preflight;

@@ -11,6 +11,7 @@ mod listener;
 mod lookup;
 pub mod program;
 pub mod protect;
+pub mod schedule;
 mod terminal;
 
 pub use lookup::DEFAULT_PATH;

@@ -7,12 +7,14 @@
 mod copy_up;
 mod devices;
 mod handle;
+mod label;
 mod masks;
 mod mounts;
 pub mod options;
 pub mod overlay;
 mod procfs;
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,7 @@ use oci_spec::runtime::Spec;
 
 use self::devices::Node;
 pub use self::handle::{Rootfs, lexical};
+use self::label::Label;
 pub use self::mounts::is_replaceable_proc_file;
 use self::mounts::{Mount, Surroundings};
 use self::overlay::Overlay;
@@ -50,6 +53,8 @@ pub struct Setting<'a> {
     /// Where the cgroup2 tree is mounted on the host.
     pub cgroups: &'a Path,
     pub overlay: Option<Overlay>,
+    /// SELinux context of the mounts, on a host that has SELinux.
+    pub mount_label: Option<String>,
     /// `chroot` in place of pivot_root(2), for hosts whose root is an initramfs.
     pub no_pivot: bool,
 }
@@ -64,6 +69,7 @@ pub struct Plan {
     no_pivot: bool,
     user_namespace: bool,
     overlay: Option<Overlay>,
+    label: Option<Label>,
     mounts: Vec<Mount>,
     /// Empty where /dev is the host's.
     nodes: Vec<Node>,
@@ -102,7 +108,14 @@ impl Plan {
             .filter(|word| !word.is_empty())
             .map(propagation)
             .transpose()?;
+        let label = setting.mount_label.map(|text| {
+            let text = CString::new(text)
+                .map_err(|_| Error::config("/linux/mountLabel", "a NUL character inside"))?;
+            Ok(Label::new(text, setting.user_namespace))
+        });
+        let label = label.transpose()?;
         let around = Surroundings {
+            label: label.as_ref(),
             bundle: setting.bundle,
             own_cgroup_namespace: setting.own_cgroup_namespace,
             cgroups: setting.cgroups,
@@ -130,6 +143,7 @@ impl Plan {
             no_pivot: setting.no_pivot,
             user_namespace: setting.user_namespace,
             overlay: setting.overlay,
+            label,
             mounts,
             nodes: if own_dev {
                 devices::plan(listed)
@@ -301,7 +315,7 @@ impl Plan {
     /// Attaches the root where it lies: hooks look for the container's files there.
     fn attach_root(&mut self) -> Result<Rootfs> {
         let tree = match (&self.overlay, self.tree.take()) {
-            (Some(overlay), _) => overlay.mount(self.user_namespace)?,
+            (Some(overlay), _) => overlay.mount(self.user_namespace, self.label.as_ref())?,
             (None, Some(tree)) => tree,
             (None, None) => {
                 return Err(Error::new("attach root filesystem").because("it was not opened"));
@@ -449,7 +463,7 @@ impl Built {
             return Ok(());
         }
         masks::protect(&self.root, &plan.protected)?;
-        masks::mask(&self.root, &plan.masked)?;
+        masks::mask(&self.root, &plan.masked, plan.label.as_ref())?;
         for mount in &self.late {
             mount::set_attributes(mount.as_fd(), false, READ_ONLY).or_fail(|errno| {
                 Error::new("make mount read-only")

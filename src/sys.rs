@@ -11,6 +11,7 @@ pub mod link;
 pub mod mount;
 pub mod prctl;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

@@ -16,7 +16,7 @@ pub enum Need {
     Program(&'static str),
     /// A swap area, or at least the kernel's accounting of swap.
     SwapAccounting,
-    /// AppArmor is on.
+    /// AppArmor is on, and profiles can be loaded.
     AppArmor,
     /// systemd is the first process.
     Systemd,
@@ -56,7 +56,9 @@ impl Need {
             }
             Need::AppArmor => {
                 let state = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-                (!state.is_ok_and(|s| s.starts_with('Y'))).then(|| Elsewhere("no AppArmor".into()))
+                let on = state.is_ok_and(|s| s.starts_with('Y'));
+                (!on || find_program("apparmor_parser").is_none())
+                    .then(|| Elsewhere("no AppArmor".into()))
             }
             Need::Resctrl => crate::mountinfo::first_of_type("resctrl")
                 .is_none()

@@ -17,6 +17,7 @@ mod hooks;
 mod inheritance;
 mod lifecycle;
 mod limits;
+mod lsm;
 mod mount_options;
 mod mounts;
 mod namespaces;
@@ -28,6 +29,7 @@ mod process;
 mod rdt;
 mod regressions;
 mod rootfs;
+mod scheduling;
 mod seccomp;
 mod seccomp_notify;
 mod terminal;
@@ -91,6 +93,8 @@ pub fn all() -> Vec<Test> {
         overlay::TESTS,
         process::TESTS,
         privileges::TESTS,
+        scheduling::TESTS,
+        lsm::TESTS,
         seccomp::TESTS,
         seccomp_notify::TESTS,
         cgroups::TESTS,

@@ -74,11 +74,7 @@ pub struct Args {
 impl Args {
     /// Options that a later version brings.
     pub fn refuse_later(&self) -> Result<()> {
-        refuse(&[
-            ("--process-label", self.process_label.is_some()),
-            ("--apparmor", self.apparmor.is_some()),
-            ("--cgroup", !self.cgroup.is_empty()),
-        ])
+        refuse(&[("--cgroup", !self.cgroup.is_empty())])
     }
 
     /// The process to run: from the file, or the container's own with what is different.
@@ -98,6 +94,12 @@ impl Args {
         process.set_env(Some(env));
         if self.no_new_privs {
             process.set_no_new_privileges(Some(true));
+        }
+        if self.process_label.is_some() {
+            process.set_selinux_label(self.process_label.clone());
+        }
+        if self.apparmor.is_some() {
+            process.set_apparmor_profile(self.apparmor.clone());
         }
         self.set_user(&mut process)?;
         self.add_capabilities(&mut process)?;

@@ -110,8 +110,21 @@ const SECCOMP_FLAGS: &[&str] = &[
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
-const MEMORY_POLICY_MODES: &[&str] = &[];
-const MEMORY_POLICY_FLAGS: &[&str] = &[];
+const MEMORY_POLICY_MODES: &[&str] = &[
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_POLICY_FLAGS: &[&str] = &[
+    "MPOL_F_NUMA_BALANCING",
+    "MPOL_F_RELATIVE_NODES",
+    "MPOL_F_STATIC_NODES",
+];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -220,8 +233,8 @@ fn features() -> Features {
                 known_flags: SECCOMP_FLAGS,
                 supported_flags: SECCOMP_FLAGS,
             },
-            apparmor: Enabled { enabled: false },
-            selinux: Enabled { enabled: false },
+            apparmor: Enabled { enabled: true },
+            selinux: Enabled { enabled: true },
             intel_rdt: IntelRdt {
                 enabled: true,
                 schemata: true,
@@ -282,6 +295,8 @@ mod tests {
             SECCOMP_OPERATORS,
             SECCOMP_ARCHS,
             SECCOMP_FLAGS,
+            MEMORY_POLICY_MODES,
+            MEMORY_POLICY_FLAGS,
         ] {
             assert_eq!(list.iter().collect::<HashSet<_>>().len(), list.len());
         }

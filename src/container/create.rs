@@ -21,7 +21,7 @@ use crate::namespaces::{self, Origin};
 use crate::network;
 use crate::process::channel::Report;
 use crate::process::init::{Gate, Init};
-use crate::process::program::{Passed, give_stdio};
+use crate::process::program::{Passed, Program, give_stdio};
 use crate::process::{self, Process};
 use crate::sys;
 
@@ -151,12 +151,14 @@ impl Work {
         let namespaces = &plan.namespaces;
         let maps = namespaces.id_maps();
         let delegate = delegated_owner(spec, namespaces);
+        let mut program = plan.program;
+        let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let init = Init {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             namespaces: plan.namespaces,
             rootfs: plan.rootfs,
-            program: plan.program,
+            program,
             terminal: plan.terminal,
             sysctl,
             keyring,
@@ -215,6 +217,9 @@ impl Work {
         };
         if let Some(error) = failure {
             return Err(explain(&cgroup, error));
+        }
+        if let Some(schedule) = schedule {
+            schedule.apply(Some(process.pid))?;
         }
         if let (Some(path), Some(master)) = (request.console_socket, &terminal) {
             send_terminal(path, master)?;

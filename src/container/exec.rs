@@ -14,6 +14,7 @@ use crate::bundle::Bundle;
 use crate::error::{Error, Result, Step};
 use crate::process::exec::{self, Exec};
 use crate::process::program::{Passed, Program, give_stdio};
+use crate::process::schedule::ExecAffinity;
 use crate::process::{Process, foreground};
 
 /// A process that runs, or rather waits for [`exec::release`].
@@ -79,13 +80,13 @@ impl Target {
 
     /// Makes the process, up to the moment before the program is executed.
     pub fn join(self, process: &Specification, passed: Passed) -> Result<Joined> {
-        if process.exec_cpu_affinity().is_some() {
-            return Err(Error::new("process document")
-                .at("/execCPUAffinity")
-                .because("is not available in this version of husk"));
-        }
         let filter = filter_of(&self.bundle.spec)?;
-        let program = Program::plan(process, filter, passed, caller_umask())?;
+        let linux = self.bundle.spec.linux().as_ref();
+        let affinity = ExecAffinity::plan(process)?;
+        let mut program = Program::plan(process, linux, filter, passed, caller_umask())?;
+        affinity.begin()?;
+        program.bind(affinity.afterwards);
+        let schedule = program.hand_over_schedule();
         let oom_score_adj = program.identity.oom_score_adj;
         let terminal = process
             .terminal()
@@ -114,6 +115,11 @@ impl Target {
             set_oom_score_adj(process.pid, score)?;
         }
         let terminal = exec::wait_ready(&process)?;
+        if let Some(schedule) = schedule {
+            schedule
+                .apply(Some(process.pid))
+                .inspect_err(|_| process.end())?;
+        }
         Ok(Joined {
             container: self.container,
             process,

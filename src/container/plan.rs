@@ -17,6 +17,7 @@ use crate::cgroups::{self, Devices, Site};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Subject};
 use crate::log;
+use crate::lsm;
 use crate::namespaces::{self, Origin};
 use crate::network;
 use crate::process::foreground;
@@ -122,7 +123,6 @@ impl Plan {
         for warning in &limits.warnings {
             log::warning(format_args!("{warning}"));
         }
-        refuse_later(spec)?;
         let namespaces = namespaces::Plan::open(linux)?;
         let network = namespaces.joined(CloneFlags::CLONE_NEWNET);
         let network = network::Plan::new(linux, network.map(|(namespace, _)| namespace))?;
@@ -138,6 +138,7 @@ impl Plan {
             user_namespace: namespaces.in_user_namespace(),
             cgroups,
             overlay: overlay(request, &bundle)?,
+            mount_label: lsm::mount_label(linux),
             no_pivot: request.no_pivot,
         };
         let rootfs = rootfs::Plan::new(spec, setting)?;
@@ -150,6 +151,7 @@ impl Plan {
         let program = match spec.process() {
             Some(process) => Some(Program::plan(
                 process,
+                linux,
                 filter,
                 request.passed,
                 caller_umask(),
@@ -235,51 +237,6 @@ impl Plan {
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
         }
-    }
-}
-
-/// What the configuration may ask for and this version doesn't do is refused: a container without it
-/// would not be what was asked for.
-fn refuse_later(spec: &Spec) -> Result<()> {
-    let process = spec.process().as_ref();
-    let linux = spec.linux().as_ref();
-    let given = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
-    let asked = [
-        (
-            "/process/apparmorProfile",
-            given(process.and_then(|process| process.apparmor_profile().as_ref())),
-        ),
-        (
-            "/process/selinuxLabel",
-            given(process.and_then(|process| process.selinux_label().as_ref())),
-        ),
-        (
-            "/linux/mountLabel",
-            given(linux.and_then(|linux| linux.mount_label().as_ref())),
-        ),
-        (
-            "/process/scheduler",
-            process.is_some_and(|process| process.scheduler().is_some()),
-        ),
-        (
-            "/process/ioPriority",
-            process.is_some_and(|process| process.io_priority().is_some()),
-        ),
-        (
-            "/linux/personality",
-            linux.is_some_and(|linux| linux.personality().is_some()),
-        ),
-        (
-            "/linux/memoryPolicy",
-            linux.is_some_and(|linux| linux.memory_policy().is_some()),
-        ),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((pointer, _)) => Err(Error::config(
-            pointer,
-            "is not available in this version of husk",
-        )),
-        None => Ok(()),
     }
 }
 

@@ -83,7 +83,7 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
     }
     drop(exec.init);
     if let Some(name) = &exec.keyring {
-        join_keyring(name)?;
+        join_keyring(name, Some(exec.program.labels()))?;
     }
     nix::unistd::fchdir(&exec.root)
         .and_then(|()| nix::unistd::chroot("."))

@@ -18,6 +18,7 @@ use super::program::{Prepared, Program};
 use super::terminal;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Point, Subject};
+use crate::lsm::Labels;
 use crate::namespaces::{self, Origin};
 use crate::rootfs;
 use crate::sys;
@@ -91,7 +92,7 @@ impl Init {
         self.namespaces.become_root()?;
         sys::prctl::set_dumpable(false).step("protect", "the process")?;
         if let Some(name) = &self.keyring {
-            join_keyring(name)?;
+            join_keyring(name, self.program.as_ref().map(Program::labels))?;
         }
         self.namespaces.enter()?;
         self.name_host()?;
@@ -173,7 +174,23 @@ impl Init {
 }
 
 /// A session keyring of its own: the caller's keys are none of the container's business.
-pub fn join_keyring(name: &CString) -> Result<()> {
+pub fn join_keyring(name: &CString, labels: Option<&Labels>) -> Result<()> {
+    let labels = labels.filter(|labels| labels.has_key_label());
+    let own = match labels {
+        Some(_) => Some(rootfs::Procfs::trusted()?.own_directory()?),
+        None => None,
+    };
+    if let (Some(labels), Some(own)) = (labels, &own) {
+        labels.begin_keys(own.as_fd())?;
+    }
+    let joined = join_named(name);
+    if let (Some(labels), Some(own)) = (labels, &own) {
+        labels.end_keys(own.as_fd())?;
+    }
+    joined
+}
+
+fn join_named(name: &CString) -> Result<()> {
     match sys::keyring::join_session(name) {
         // All to who has it; to processes of its owner view, read, search and link.
         Ok(serial) => sys::keyring::set_permissions(serial, 0x3f1b_0000)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,11 @@ use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
 use super::identity::Identity;
+use super::schedule::{self, Affinity, Schedule, Surroundings};
 use super::{autopsy, listener, lookup};
 use crate::error::{Error, Result, Step};
+use crate::lsm::Labels;
+use crate::rootfs::Procfs;
 use crate::seccomp::Filter;
 use crate::sys::{self, process::Strings};
 
@@ -28,6 +31,11 @@ pub struct Program {
     environment: Vec<String>,
     directory: PathBuf,
     pub identity: Identity,
+    /// Empty once husk has taken it over.
+    schedule: Schedule,
+    affinity: Affinity,
+    surroundings: Surroundings,
+    labels: Labels,
     filter: Option<Filter>,
     /// Descriptors from 3 on that the program gets, sd_listen_fds(3) among them.
     preserved: u32,
@@ -53,6 +61,7 @@ impl Passed {
 impl Program {
     pub fn plan(
         process: &oci::Process,
+        linux: Option<&oci::Linux>,
         filter: Option<Filter>,
         passed: Passed,
         caller_umask: Mode,
@@ -66,11 +75,31 @@ impl Program {
             environment,
             directory: process.cwd().clone(),
             identity: Identity::plan(process)?,
+            schedule: Schedule::plan(process, linux),
+            affinity: Affinity::Reset,
+            surroundings: Surroundings::plan(linux)?,
+            labels: Labels::plan(process)?,
             filter,
             preserved: passed.count(),
             listens: passed.listening > 0,
             caller_umask,
         })
+    }
+
+    /// For a process that joins the container, and may be bound to some CPUs.
+    pub fn bind(&mut self, affinity: Affinity) {
+        self.affinity = affinity;
+    }
+
+    /// What husk is to set when the process is ready, where it has the privilege. What it takes over
+    /// the process doesn't do.
+    pub fn hand_over_schedule(&mut self) -> Option<Schedule> {
+        (!self.schedule.is_empty() && schedule::rules_the_host())
+            .then(|| std::mem::take(&mut self.schedule))
+    }
+
+    pub fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     /// How many descriptors from 3 on are the program's.
@@ -82,14 +111,20 @@ impl Program {
     /// with its root.
     pub fn prepare(mut self) -> Result<Prepared> {
         self.identity.limit()?;
-        // The caller's own choice of CPUs is none of the container's: its cgroup has one.
-        let _ = sys::process::reset_affinity();
+        self.affinity.apply()?;
+        self.schedule.apply(None)?;
+        self.surroundings.apply()?;
         if self.identity.no_new_privileges {
             sys::prctl::set_no_new_privileges().or_fail(|errno| {
                 Error::new("set no_new_privs")
                     .at("/process/noNewPrivileges")
                     .errno(errno)
             })?;
+        }
+        if !self.labels.is_empty() {
+            let own = Procfs::trusted()?.own_directory()?;
+            self.labels
+                .apply(own.as_fd(), self.identity.no_new_privileges)?;
         }
         // The user may not be allowed to go there, or only the user (an NFS home).
         let early = nix::unistd::chdir(&self.directory);

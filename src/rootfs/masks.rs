@@ -8,6 +8,7 @@ use nix::libc;
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use super::handle::{Rootfs, is_kind};
+use super::label::Label;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes, Context};
 
@@ -44,7 +45,7 @@ fn clone_of(file: &OwnedFd) -> nix::Result<OwnedFd> {
 
 /// Hides each path that exists: a directory behind an empty read-only tmpfs, one for all of them, and
 /// anything else behind the container's /dev/null.
-pub fn mask(root: &Rootfs, paths: &[PathBuf]) -> Result<()> {
+pub fn mask(root: &Rootfs, paths: &[PathBuf], label: Option<&Label>) -> Result<()> {
     let mut null = None;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
@@ -59,7 +60,7 @@ pub fn mask(root: &Rootfs, paths: &[PathBuf]) -> Result<()> {
             match &empty {
                 Some(first) => clone_of(first).or_fail(fail)?,
                 None => {
-                    let tmpfs = empty_directory().or_fail(fail)?;
+                    let tmpfs = empty_directory(label).or_fail(fail)?;
                     mount::move_mount(tmpfs.as_fd(), target.as_fd()).or_fail(fail)?;
                     empty = Some(tmpfs);
                     continue;
@@ -103,11 +104,14 @@ fn open_null(root: &Rootfs, path: &Path, index: usize) -> Result<OwnedFd> {
     }
 }
 
-fn empty_directory() -> nix::Result<OwnedFd> {
+fn empty_directory(label: Option<&Label>) -> nix::Result<OwnedFd> {
     let context = Context::open(c"tmpfs")?;
     context.set_string(c"nr_blocks", c"1")?;
     context.set_string(c"nr_inodes", c"1")?;
     context.set_string(c"mode", c"755")?;
+    if let Some(label) = label {
+        label.configure(&context)?;
+    }
     let attributes = libc::MOUNT_ATTR_RDONLY
         | libc::MOUNT_ATTR_NOSUID
         | libc::MOUNT_ATTR_NODEV

@@ -11,6 +11,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
 use super::handle::{self, Rootfs, Target};
+use super::label::Label;
 use super::options::{self, Options};
 use crate::bundle;
 use crate::error::{Error, Result, Step};
@@ -48,6 +49,7 @@ pub struct Mount {
     destination: String,
     options: Options,
     kind: Kind,
+    root_label: Option<Label>,
     /// The detached mount, once its source has been opened.
     tree: Option<OwnedFd>,
 }
@@ -76,6 +78,7 @@ pub struct Surroundings<'a> {
     pub own_cgroup_namespace: bool,
     /// Where the cgroup2 tree is mounted on the host.
     pub cgroups: &'a Path,
+    pub label: Option<&'a Label>,
     /// Propagation of bind mounts that don't ask for one.
     pub propagation: u64,
 }
@@ -133,7 +136,7 @@ impl Mount {
         }
         let source = entry.source().as_deref();
         let filesystem = entry.typ().as_deref().unwrap_or_default();
-        let kind = if options.remount {
+        let mut kind = if options.remount {
             Kind::Remount
         } else if let Some(recursive) = options.bind {
             let source = source
@@ -162,8 +165,14 @@ impl Mount {
         if matches!(kind, Kind::Bind { .. }) && options.propagation.is_empty() {
             options.propagation.push((around.propagation, true));
         }
+        let mut root_label = None;
+        if let (Some(label), Kind::Filesystem { name, data, .. }) = (around.label, &mut kind) {
+            label.add_to(name, data);
+            root_label = label.is_set_on_root(name).then(|| label.clone());
+        }
         Ok(Mount {
             index,
+            root_label,
             path: handle::clean(entry.destination()),
             destination: entry.destination().display().to_string(),
             options,
@@ -318,6 +327,11 @@ impl Mount {
         let tree = context
             .mount(attributes.set)
             .map_err(|(errno, complaint)| self.refused(errno, complaint))?;
+        if let Some(label) = &self.root_label {
+            label
+                .set_on_root(&tree)
+                .or_fail(|errno| self.error("label").at("/linux/mountLabel").errno(errno))?;
+        }
         if self.options.copy_up {
             super::copy_up::copy(&target, &tree)
                 .or_fail(|errno| self.error("copy into tmpfs").errno(errno))?;

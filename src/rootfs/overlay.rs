@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchown};
 
+use super::label::Label;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Context};
 
@@ -150,7 +151,7 @@ impl Overlay {
     }
 
     /// A detached mount of it. In the container's mount namespace, still with the host's tree.
-    pub fn mount(&self, user_namespace: bool) -> Result<OwnedFd> {
+    pub fn mount(&self, user_namespace: bool, label: Option<&Label>) -> Result<OwnedFd> {
         let context = Context::open(c"overlay").or_fail(|errno| {
             Error::new("mount overlay")
                 .at(&self.origin)
@@ -175,6 +176,11 @@ impl Overlay {
         if user_namespace {
             context
                 .set_flag(c"userxattr")
+                .or_fail(|errno| fail(whole, errno, context.complaint()))?;
+        }
+        if let Some(label) = label {
+            label
+                .configure(&context)
                 .or_fail(|errno| fail(whole, errno, context.complaint()))?;
         }
         let lower = self.add_lower(&set)?;

@@ -4,7 +4,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Error, Result, Step, pointer_key};
 use crate::sys::mount::Context;
@@ -24,6 +26,37 @@ impl Procfs {
         Ok(Procfs { root })
     }
 
+    /// A fresh one, or the one at /proc. Where the container's is partly masked, an unprivileged process
+    /// gets no fresh one any more (mount_too_revealing). What lies at /proc is looked at: it must be the
+    /// root of a procfs, and nothing that is mounted over its files is crossed later on.
+    pub fn trusted() -> Result<Procfs> {
+        if let Ok(fresh) = Procfs::new() {
+            return Ok(fresh);
+        }
+        const PROC_ROOT_INO: u64 = 1;
+        let fail = || {
+            Error::new("open")
+                .on("/proc")
+                .hint("a mount of type proc is needed there")
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let root = open("/proc", flags, Mode::empty()).or_fail(|errno| fail().errno(errno))?;
+        let kind = fstatfs(&root).or_fail(|errno| fail().errno(errno))?;
+        let stat = fstat(&root).or_fail(|errno| fail().errno(errno))?;
+        if kind.filesystem_type() != PROC_SUPER_MAGIC || stat.st_ino != PROC_ROOT_INO {
+            return Err(fail().because("it is no procfs"));
+        }
+        Ok(Procfs { root })
+    }
+
+    /// The calling process's own directory, as it is numbered in there.
+    pub fn own_directory(&self) -> Result<OwnedFd> {
+        let fail = |errno| Error::new("open").on("/proc/thread-self").errno(errno);
+        let place = readlinkat(&self.root, "thread-self").or_fail(fail)?;
+        let how = beneath(OFlag::O_PATH | OFlag::O_DIRECTORY);
+        openat2(&self.root, place.as_os_str(), how).or_fail(fail)
+    }
+
     /// Sets `key`, in dotted or slashed form, to `value`.
     pub fn write_sysctl(&self, key: &str, value: &str) -> Result<()> {
         let fail = |errno| {
@@ -39,18 +72,20 @@ impl Procfs {
                 _ => error,
             }
         };
-        let how = OpenHow::new()
-            .flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_XDEV
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS,
-            );
-        let file = openat2(&self.root, &path(key), how).or_fail(fail)?;
+        let file = openat2(&self.root, &path(key), beneath(OFlag::O_WRONLY)).or_fail(fail)?;
         nix::unistd::write(&file, value.as_bytes())
             .or_fail(fail)
             .map(drop)
     }
+}
+
+/// Not through links, and not onto another mount.
+fn beneath(flags: OFlag) -> OpenHow {
+    OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_XDEV
+            | ResolveFlag::RESOLVE_NO_SYMLINKS,
+    )
 }
 
 /// sysctl(8): the first separator decides, the other one stands for it inside names.

@@ -132,15 +132,6 @@ pub fn execve(path: &CString, arguments: &Strings, environment: &Strings) -> Err
     Errno::last()
 }
 
-/// Lets the process run on every CPU that its cgroup allows, sched_setaffinity(2).
-pub fn reset_affinity() -> Result<()> {
-    // As many as the kernel can be built for (CONFIG_NR_CPUS).
-    let all = [!0u8; 8192 / 8];
-    // SAFETY: pointer and size of one array; pid 0 is the calling process.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, all.len(), all.as_ptr()) };
-    Errno::result(done).map(drop)
-}
-
 /// execveat(2): runs the file `path` relative to `dir`, or `dir` itself if `path` is empty and
 /// `flags` has `AT_EMPTY_PATH`. Returns only on failure.
 pub fn execveat(

@@ -51,6 +51,7 @@ pub fn all() -> Value {
         "personality": line("/proc/self/personality"),
         "apparmor": line("/proc/self/attr/current"),
         "scheduler": scheduler(),
+        "memory_policy": memory_policy(),
         "cgroup": cgroup(),
         "timens_offsets": line("/proc/self/timens_offsets"),
         "uid_map": fs::read_to_string("/proc/self/uid_map").ok(),
@@ -189,8 +190,8 @@ fn rlimits() -> Value {
 }
 
 fn scheduler() -> Value {
-    // SAFETY: these calls take numbers and return numbers.
-    let policy = unsafe { libc::sched_getscheduler(0) };
+    // SAFETY: these calls take numbers and return numbers. musl's own function is a stub.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
     // SAFETY: as above; `which` 0 is PRIO_PROCESS, `who` 0 the caller.
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: as above; 1 is IOPRIO_WHO_PROCESS.
@@ -202,11 +203,51 @@ fn scheduler() -> Value {
     });
     json!({
         "policy": policy,
+        "attributes": scheduler_attributes(),
         "nice": nice,
         "ioprio_class": ioprio >> 13,
         "ioprio_data": ioprio & 0x1fff,
         "cpus": cpus.unwrap_or_default(),
     })
+}
+
+/// What sched_getattr(2) says: flags, nice, priority, and the three times.
+fn scheduler_attributes() -> Value {
+    let mut words = [0u64; 7];
+    // SAFETY: the kernel writes at most the 56 bytes that it is told of.
+    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, words.as_mut_ptr(), 56, 0) };
+    match done {
+        0 => json!({
+            "flags": words[1],
+            "nice": words[2] as u32 as i32,
+            "priority": words[2] >> 32,
+            "runtime": words[3],
+            "deadline": words[4],
+            "period": words[5],
+        }),
+        _ => Value::Null,
+    }
+}
+
+/// Mode with flags, and the first 64 nodes, get_mempolicy(2).
+fn memory_policy() -> Value {
+    let mut mode = 0i32;
+    let mut nodes = [0u64; 16];
+    // SAFETY: a number and a mask of as many bits as are told.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut mode,
+            nodes.as_mut_ptr(),
+            1024,
+            0,
+            0,
+        )
+    };
+    match done {
+        0 => json!({"mode": mode, "nodes": nodes[0]}),
+        _ => Value::Null,
+    }
 }
 
 fn fds() -> Value {

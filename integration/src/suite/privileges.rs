@@ -23,9 +23,6 @@ tests! {
     oom_score_adj_is_set,
     oom_score_adj_is_left_alone_when_absent,
     affinity_is_that_of_the_cgroup_not_of_the_caller,
-    personality_is_set.needs(&[Need::Husk]),
-    io_priority_is_set.needs(&[Need::Husk]),
-    scheduler_is_set.needs(&[Need::Husk]),
 }
 
 fn every_capability_set_is_as_configured(lab: &Lab) {
@@ -217,32 +214,5 @@ fn affinity_is_that_of_the_cgroup_not_of_the_caller(lab: &Lab) {
     let facts = lab.facts(&lab.bundle());
     if lab.is_husk() {
         assert_eq!(facts["scheduler"]["cpus"], all);
-    }
-}
-
-fn personality_is_set(lab: &Lab) {
-    let bundle = lab
-        .bundle()
-        .set("/linux/personality", json!({ "domain": "LINUX32" }));
-    if let Some(answers) = lab.ask_or_refused(bundle, "facts", "/linux/personality") {
-        assert_eq!(answers[0]["machine"], "i686");
-    }
-}
-
-fn io_priority_is_set(lab: &Lab) {
-    let priority = json!({ "class": "IOPRIO_CLASS_BE", "priority": 6 });
-    let bundle = lab.bundle().set("/process/ioPriority", priority);
-    if let Some(answers) = lab.ask_or_refused(bundle, "facts", "/process/ioPriority") {
-        assert_eq!(answers[0]["scheduler"]["ioprio_class"], 2);
-        assert_eq!(answers[0]["scheduler"]["ioprio_data"], 6);
-    }
-}
-
-fn scheduler_is_set(lab: &Lab) {
-    let scheduler = json!({ "policy": "SCHED_BATCH", "nice": 5 });
-    let bundle = lab.bundle().set("/process/scheduler", scheduler);
-    if let Some(answers) = lab.ask_or_refused(bundle, "facts", "/process/scheduler") {
-        assert_eq!(answers[0]["scheduler"]["policy"], 3);
-        assert_eq!(answers[0]["scheduler"]["nice"], 5);
     }
 }

@@ -261,8 +261,9 @@ pub fn memory_policy(linux: &Linux, findings: &mut Findings) {
     };
     match mode {
         MpolDefault | MpolLocal if nodes > 0 => {
-            let message =
-                format!("invalid memory policy: {mode} mode requires 0 nodes but got {nodes}");
+            let message = format!(
+                "invalid memory policy: {mode} mode requires 0 nodes but got {nodes}: set_mempolicy(2) takes them for an invalid argument"
+            );
             findings.push(Finding::error("/linux/memoryPolicy/nodes", message));
         }
         MpolDefault | MpolLocal | MpolPreferred => {}
