@@ -2,7 +2,7 @@
 //!
 //! [`plan`] and [`path`] turn config.json into what is to be done, without system calls.
 //! [`Hierarchy::survey`] looks at the place, [`Site::make`] makes the [`Cgroup`], and its [`Place`]
-//! is what the container's record keeps for later commands. Every file is reached from a directory's
+//! is what the container's record keeps for later commands. [`systemd`] makes it in husk's place. Every file is reached from a directory's
 //! descriptor by a single name.
 
 mod apply;
@@ -15,6 +15,7 @@ mod hierarchy;
 mod plan;
 mod processes;
 mod remove;
+pub mod systemd;
 mod tree;
 mod walk;
 

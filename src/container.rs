@@ -483,6 +483,8 @@ impl Container {
         if place.inode.is_none() {
             match self.cgroup()? {
                 Some(cgroup) if cgroup.procs()?.is_empty() => {}
+                // A unit may be there without one.
+                None if place.owner.is_some() => {}
                 _ => return Ok(()),
             }
         }

@@ -28,6 +28,9 @@ impl Place {
     /// # Errors
     /// It can be called again.
     pub fn remove(&self) -> Result<()> {
+        if let Some(owner) = &self.owner {
+            owner.stop()?;
+        }
         let path = self.path();
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(());

@@ -61,6 +61,7 @@ fn tree() -> Option<(Hierarchy, Top)> {
         below: format!("husk-test-{}-{number}", std::process::id()).into(),
         made: 0,
         inode: None,
+        owner: None,
     });
     Some((hierarchy, top))
 }

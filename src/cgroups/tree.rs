@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat};
 use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{Hierarchy, is_cgroup2, open_absolute};
+use super::systemd::Owner;
 use super::{controllers, file, processes};
 use crate::error::{Error, Result, Step};
 use crate::sys::{fd, xattr};
@@ -30,6 +31,9 @@ pub struct Place {
     /// The inode number, once it exists. Numbers aren't used again before the next boot, so a
     /// cgroup that someone else made at the same path meanwhile is told apart.
     pub inode: Option<u64>,
+    /// The unit that systemd makes it for, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 impl Place {
@@ -74,6 +78,7 @@ impl Hierarchy {
             below: below.into(),
             made: 0,
             inode: None,
+            owner: None,
         };
         let mut site = Site {
             hierarchy: self,
@@ -288,6 +293,15 @@ fn open_below(root: BorrowedFd, path: &Path) -> nix::Result<OwnedFd> {
 }
 
 impl Cgroup {
+    /// One that systemd has just made.
+    pub(super) fn adopted(dir: OwnedFd, place: Place) -> Cgroup {
+        Cgroup {
+            dir,
+            place,
+            fresh: true,
+        }
+    }
+
     /// The cgroup of a record; `None` if it is gone, or another one stands there.
     pub fn open(place: &Place) -> Result<Option<Cgroup>> {
         let path = place.path();

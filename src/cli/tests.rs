@@ -4,7 +4,7 @@ use clap::FromArgMatches;
 
 use super::*;
 use crate::commands::exec::User;
-use crate::commands::{Rootless, create, delete, exec, kill, list, ps, run, spec, state};
+use crate::commands::{Driver, Rootless, create, delete, exec, kill, list, ps, run, spec, state};
 use crate::log::{Format, Level};
 
 /// The words of a line, split at blanks.
@@ -74,7 +74,7 @@ fn engines_create() {
         --pid-file /p --preserve-fds 2 c";
     let (.., global, said) = parse_line(conmon).unwrap();
     assert_eq!(global.root, Path::new("/r"));
-    assert!(global.driver().is_err());
+    assert_eq!(global.driver().unwrap(), Driver::Systemd);
     assert_eq!(said.log_format, Format::Json);
     expected = create::Args {
         bundle: "/b".into(),
@@ -337,16 +337,19 @@ fn global_options() {
     ] {
         assert_eq!(parse_line(line).unwrap().3.log_level(), level, "{line}");
     }
-    for (line, refused) in [
-        ("list", false),
-        ("--systemd-cgroup list", true),
-        ("--cgroup-manager=systemd list", true),
-        ("--cgroup-manager disabled list", true),
-        ("--systemd-cgroup --cgroup-manager cgroupfs list", false),
-        ("--systemd-cgroup=false list", false),
+    for (line, driver) in [
+        ("list", Some(Driver::Cgroupfs)),
+        ("--systemd-cgroup list", Some(Driver::Systemd)),
+        ("--cgroup-manager=systemd list", Some(Driver::Systemd)),
+        ("--cgroup-manager disabled list", None),
+        (
+            "--systemd-cgroup --cgroup-manager cgroupfs list",
+            Some(Driver::Cgroupfs),
+        ),
+        ("--systemd-cgroup=false list", Some(Driver::Cgroupfs)),
     ] {
         let (_, _, global, _) = parse_line(line).unwrap();
-        assert_eq!(global.driver().is_err(), refused, "{line}");
+        assert_eq!(global.driver().ok(), driver, "{line}");
     }
     for (line, rootless) in [
         ("list", Rootless::Auto),

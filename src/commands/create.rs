@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::Global;
+use super::{Driver, Global};
 use crate::container::create::{Request, create};
 use crate::process::program::Passed;
 
@@ -43,6 +43,7 @@ impl Args {
     pub fn request<'a>(
         &'a self,
         global: &'a Global,
+        driver: Driver,
         passed: Passed,
         attached: bool,
     ) -> Request<'a> {
@@ -56,6 +57,7 @@ impl Args {
             passed,
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            systemd: driver == Driver::Systemd,
             overlay: self.overlay.as_deref(),
             lower: &self.lower,
             attached,
@@ -64,8 +66,8 @@ impl Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    global.driver()?;
+    let driver = global.driver()?;
     let passed = super::enter_container(args.preserve_fds)?;
-    create(&args.request(global, passed, false))?;
+    create(&args.request(global, driver, passed, false))?;
     Ok(0)
 }

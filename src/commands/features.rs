@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{COMMIT, Global, SPEC_VERSION, VERSION, print};
+use crate::cgroups::systemd;
 use crate::rootfs::options;
 
 const HOOKS: &[&str] = &[
@@ -221,8 +222,8 @@ fn features() -> Features {
             cgroup: Cgroup {
                 v1: false,
                 v2: true,
-                systemd: false,
-                systemd_user: false,
+                systemd: true,
+                systemd_user: true,
                 rdma: false,
             },
             seccomp: Seccomp {
@@ -250,7 +251,7 @@ fn features() -> Features {
             net_devices: Enabled { enabled: true },
         },
         annotations: BTreeMap::from([("run.husk.commit", COMMIT), ("run.husk.version", VERSION)]),
-        potentially_unsafe_config_annotations: &["run.husk."],
+        potentially_unsafe_config_annotations: &["run.husk.", systemd::ANNOTATIONS],
     }
 }
 

@@ -23,9 +23,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    global.driver()?;
+    let driver = global.driver()?;
     let passed = super::enter_container(args.create.preserve_fds)?;
-    let request = args.create.request(global, passed, !args.detach);
+    let request = args.create.request(global, driver, passed, !args.detach);
     if args.detach {
         let created = create(&request)?;
         start(&args, global, created)?;

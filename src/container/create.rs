@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{Pid, Uid};
 use oci_spec::runtime::{self as oci, Spec};
@@ -13,7 +14,8 @@ use super::plan::{Plan, check_terminal};
 use super::record::{self, Home, Init as InitRecord, Phase};
 use super::{Container, check_id};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Cgroup, Hierarchy, Site};
+use crate::cgroups::systemd::{Scope, Wanted};
+use crate::cgroups::{self, Cgroup, Hierarchy, Place, Site};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point};
 use crate::log;
@@ -37,6 +39,8 @@ pub struct Request<'a> {
     pub passed: Passed,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
+    /// systemd is to make the cgroup.
+    pub systemd: bool,
     pub overlay: Option<&'a str>,
     pub lower: &'a [PathBuf],
     /// The caller stays and relays the terminal.
@@ -74,13 +78,32 @@ pub fn create(request: &Request) -> Result<Created> {
                 .ok_or_else(|| Error::config("/linux/cgroupsPath", "not UTF-8"))
         })
         .transpose()?;
-    let below = cgroups::path(wanted, request.id)?;
+    let wanted = wanted.map(str::to_owned);
+    let below = match request.systemd {
+        true => None,
+        false => Some(cgroups::path(wanted.as_deref(), request.id)?),
+    };
     let mut plan = Plan::new(request, bundle, hierarchy.mount())?;
-    let site = hierarchy.survey(&below)?;
+    let ground = match &below {
+        Some(below) => Ground::Tree(hierarchy.survey(below)?),
+        None => {
+            let annotations = &plan.subject.annotations;
+            let wanted = Wanted {
+                id: request.id,
+                path: wanted.as_deref(),
+                annotations: annotations
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str()))
+                    .collect(),
+            };
+            let scope = Scope::plan(&hierarchy, &wanted, &mut plan.cgroup)?;
+            Ground::Unit(Box::new(scope))
+        }
+    };
     plan.rootfs.open_sources()?;
 
     let home = Home::make(request.root, request.id)?;
-    let record = plan.record(request, &site);
+    let record = plan.record(request, ground.place());
     home.write(&record)?;
     let mut work = Work {
         container: Container {
@@ -92,12 +115,29 @@ pub fn create(request: &Request) -> Result<Created> {
         devices: None,
         hooks_ran: false,
     };
-    let made = work.make(request, plan, site);
+    let made = work.make(request, plan, ground);
     match made {
         Ok(terminal) => work.finish(terminal),
         Err(error) => {
             work.undo();
             Err(error)
+        }
+    }
+}
+
+/// Who makes the cgroup.
+enum Ground<'h> {
+    /// husk, before there is a process.
+    Tree(Site<'h>),
+    /// systemd, for a process that is there.
+    Unit(Box<Scope>),
+}
+
+impl Ground<'_> {
+    fn place(&self) -> &Place {
+        match self {
+            Ground::Tree(site) => site.place(),
+            Ground::Unit(scope) => scope.place(),
         }
     }
 }
@@ -111,13 +151,18 @@ struct Work {
 }
 
 impl Work {
-    fn make(&mut self, request: &Request, plan: Plan, site: Site) -> Result<Option<OwnedFd>> {
-        // A place that could not be had is somebody else's.
-        let cgroup = site
-            .make()
-            .inspect_err(|_| self.container.record.cgroup = None)?;
-        // With its inode: from here on it is this cgroup that is to be removed, and no other.
-        self.container.record.cgroup = Some(cgroup.place().clone());
+    fn make(&mut self, request: &Request, plan: Plan, ground: Ground) -> Result<Option<OwnedFd>> {
+        let (cgroup, scope) = match ground {
+            // A place that could not be had is somebody else's.
+            Ground::Tree(site) => {
+                let made = site.make();
+                let made = made.inspect_err(|_| self.container.record.cgroup = None)?;
+                // With its inode: from here on it is this cgroup that is to be removed, and no other.
+                self.container.record.cgroup = Some(made.place().clone());
+                (Some(made), None)
+            }
+            Ground::Unit(scope) => (None, Some(scope)),
+        };
         if let Some(rdt) = plan.rdt {
             // What fails has left nothing.
             self.container.record.rdt = None;
@@ -167,15 +212,28 @@ impl Work {
             start_hooks: plan.hooks.start_container,
             subject: plan.subject.clone(),
             gate,
+            cgroup_comes: scope.is_some(),
         };
         if let (None, Some(owner)) = (&init.terminal, stdio_owner(spec, spec.process().as_ref())) {
             give_stdio(owner);
         }
-        let process = process::spawn(init, Some(cgroup.fd()))?;
-        let process = self.process.insert(process);
-        // From here on both sides work at the same time.
+        let process = process::spawn(init, cgroup.as_ref().map(Cgroup::fd))?;
+        let pid = self.process.insert(process).pid;
         if new_user_namespace {
-            maps.write(process.pid)?;
+            maps.write(pid)?;
+        }
+        let waits = new_user_namespace || scope.is_some();
+        let cgroup = match (cgroup, scope) {
+            (_, Some(scope)) => self.start_scope(*scope, pid)?,
+            (Some(cgroup), None) => cgroup,
+            (None, None) => return Err(Error::new("create container").because("no cgroup")),
+        };
+        let process = self
+            .process
+            .as_ref()
+            .ok_or_else(|| Error::new("create container").because("it has no process"))?;
+        // From here on both sides work at the same time.
+        if waits {
             process.channel.go()?;
         }
         if let Some(score) = oom_score_adj {
@@ -237,6 +295,19 @@ impl Work {
         self.container.home.write(&self.container.record)?;
         process.channel.go()?;
         Ok(terminal)
+    }
+
+    fn start_scope(&mut self, scope: Scope, pid: Pid) -> Result<Cgroup> {
+        let started = scope.start(pid).inspect_err(|error| {
+            // Somebody else's, then.
+            if error.code() == Some(Errno::EEXIST) {
+                self.container.record.cgroup = None;
+            }
+        });
+        let cgroup = started?;
+        self.container.record.cgroup = Some(cgroup.place().clone());
+        self.container.home.write(&self.container.record)?;
+        Ok(cgroup)
     }
 
     fn finish(self, terminal: Option<OwnedFd>) -> Result<Created> {

@@ -13,7 +13,7 @@ use super::agent::Agent;
 use super::create::Request;
 use super::record::{Phase, Record};
 use crate::bundle::Bundle;
-use crate::cgroups::{self, Devices, Site};
+use crate::cgroups::{self, Devices, Place};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Subject};
 use crate::log;
@@ -206,7 +206,7 @@ impl Plan {
         })
     }
 
-    pub fn record(&self, request: &Request, site: &Site) -> Record {
+    pub fn record(&self, request: &Request, place: &Place) -> Record {
         let joined = self.namespaces.joined(CloneFlags::CLONE_NEWNET);
         Record {
             format: Record::format(),
@@ -218,7 +218,7 @@ impl Plan {
             created: log::rfc3339_nanos(SystemTime::now()),
             owner: Uid::current().as_raw(),
             init: None,
-            cgroup: Some(site.place().clone()),
+            cgroup: Some(place.clone()),
             namespaces: self.namespaces.own(),
             first_in_pids: self.namespaces.origin(CloneFlags::CLONE_NEWPID) == Origin::New,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),

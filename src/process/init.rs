@@ -46,6 +46,8 @@ pub struct Init {
     pub start_hooks: Vec<Hook>,
     pub subject: Subject,
     pub gate: Gate,
+    /// It is moved into its cgroup when it is there already: it waits for that.
+    pub cgroup_comes: bool,
 }
 
 /// What a created container waits at.
@@ -82,7 +84,8 @@ impl Init {
         }
         sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
         setsid().step("make", "session")?;
-        if self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New {
+        let mapped_from_outside = self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New;
+        if mapped_from_outside || self.cgroup_comes {
             channel.wait()?;
         }
         self.namespaces.make_time()?;
