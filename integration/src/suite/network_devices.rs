@@ -257,16 +257,22 @@ fn husk_does_not_bring_a_device_back_at_the_end(lab: &Lab) {
 fn a_name_that_is_taken_is_refused(lab: &Lab) {
     own_network();
     rich_device("gift");
-    let before = ip("address show");
+    let before = show("gift");
+    let unchanged = || {
+        let now = show("gift");
+        assert_eq!(now["ifindex"], before["ifindex"]);
+        assert_eq!(portrait(&now, true), portrait(&before, true));
+        assert!(is_up(&now));
+    };
     let pod = pod(lab, &["link add eth0 type bridge"]);
     let bundle = with_device(lab, "gift", "eth0").join("network", &pod);
     let refused = lab.run(&bundle).refused();
     refused.says("/linux/netDevices/gift").says("file exists");
-    assert_eq!(ip("address show"), before);
+    unchanged();
     close_pod(&pod);
     let refused = lab.run(&with_device(lab, "gift", "lo")).refused();
     refused.says("/linux/netDevices/gift").says("file exists");
-    assert_eq!(ip("address show"), before);
+    unchanged();
 }
 
 fn what_cannot_be_moved_is_refused_before_anything_is_made(lab: &Lab) {
