@@ -26,6 +26,8 @@ pub enum Kind {
         what: &'static str,
         known: &'static str,
     },
+    /// As in `0-3,7`: the crate refuses others, but can't say where.
+    Cpus,
     /// A set of capabilities: an unknown one is left out with a warning (config.md, "Linux
     /// Process": "a runtime SHOULD NOT fail").
     Capabilities,
@@ -121,6 +123,13 @@ impl Walk<'_> {
                     let hint = did_you_mean(name, known.split(' '))
                         .unwrap_or_else(|| format!("known are {}", known.replace(' ', ", ")));
                     self.error(format!("invalid {what} {}", quote(name)), Some(hint));
+                }
+            }
+            (Kind::Cpus, Value::String(text)) => {
+                let known = |byte: u8| byte.is_ascii_digit() || b", -".contains(&byte);
+                if !text.bytes().all(known) {
+                    let message = format!("{} is no list of CPUs", quote(text));
+                    self.error(message, Some("as in 0-3,7".into()));
                 }
             }
             (Kind::Integer(range), Value::Number(number)) => {
@@ -229,7 +238,7 @@ impl Kind {
         match self {
             Kind::Bool => "true or false",
             Kind::Integer(range) => range.words,
-            Kind::Text | Kind::Name { .. } | Kind::NameOrEmpty { .. } => "a string",
+            Kind::Text | Kind::Cpus | Kind::Name { .. } | Kind::NameOrEmpty { .. } => "a string",
             Kind::List(_) | Kind::Capabilities => "an array",
             Kind::Map(_) | Kind::Object(_) => "an object",
             Kind::Foreign => "a value",
@@ -249,7 +258,7 @@ impl Kind {
                 _ => None,
             },
             (
-                Kind::Text | Kind::Name { .. } | Kind::NameOrEmpty { .. },
+                Kind::Text | Kind::Cpus | Kind::Name { .. } | Kind::NameOrEmpty { .. },
                 Value::Number(_) | Value::Bool(_),
             ) => Some(format!("write \"{value}\" in quotes")),
             (Kind::List(item), Value::String(text)) if matches!(**item, Kind::Text) => {

@@ -3,6 +3,7 @@
 mod documents;
 mod repairs;
 mod rules;
+mod specification;
 
 use serde_json::Value;
 

@@ -59,7 +59,7 @@ pub fn process() -> Kind {
                 optional("gid", u32()),
                 optional("umask", u32()),
                 optional("additionalGids", list(u32())),
-                optional("username", Kind::Foreign),
+                optional("username", Kind::Text),
             ]),
         ),
         optional("args", texts()),
@@ -101,8 +101,8 @@ pub fn process() -> Kind {
         optional(
             "execCPUAffinity",
             object([
-                optional("initial", Kind::Text),
-                optional("final", Kind::Text),
+                optional("initial", Kind::Cpus),
+                optional("final", Kind::Cpus),
             ]),
         ),
     ])

@@ -202,6 +202,11 @@ fn hugepages(resources: &LinuxResources, findings: &mut Findings) {
             let message = format!("{} is no page size", quote(size));
             findings.push(Finding::error(pointer.as_str(), message).hint(hint));
         }
+        if limit.limit() < 0 {
+            let pointer = format!("{POINTER}/hugepageLimits/{i}/limit");
+            let message = format!("expected an unsigned 64-bit number, got {}", limit.limit());
+            findings.push(Finding::error(pointer, message));
+        }
         if seen.contains(&size) {
             findings.push(Finding::error(pointer, format!("{size} is limited twice")));
         }
