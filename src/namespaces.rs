@@ -194,6 +194,13 @@ impl Plan {
         joined.fold(self.new, CloneFlags::union).bits() as u64
     }
 
+    /// The user namespace to join, if one is.
+    pub fn joined_user(&self) -> Option<BorrowedFd<'_>> {
+        let mut joined = self.joined.iter();
+        let user = joined.find(|joined| joined.kind == CloneFlags::CLONE_NEWUSER);
+        user.map(|joined| joined.namespace.as_fd())
+    }
+
     pub fn in_user_namespace(&self) -> bool {
         self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
     }
@@ -318,8 +325,8 @@ pub fn host_uid(linux: Option<&Linux>, uid: u32) -> Option<u32> {
 /// The maps of a new user namespace, user_namespaces(7).
 #[derive(Debug)]
 pub struct IdMaps {
-    uid: String,
-    gid: String,
+    pub uid: String,
+    pub gid: String,
 }
 
 impl IdMaps {

@@ -73,13 +73,8 @@ impl Ended {
 /// Makes the container's first process, in `cgroup`, which goes to work on `init` at once.
 pub fn spawn(init: Init, cgroup: Option<BorrowedFd>) -> Result<Process> {
     let (channel, theirs) = Channel::pair()?;
-    if init.namespaces.needs_go_between() {
-        let enter = |init: &Init, theirs: &Channel| {
-            init.close_the_rest(theirs)?;
-            init.namespaces.enter_all()?;
-            Ok(init.namespaces.clone_flags())
-        };
-        return spawn_through((channel, theirs), cgroup, init, enter, init::run);
+    if init.needs_go_between() {
+        return spawn_through((channel, theirs), cgroup, init, Init::enter, init::run);
     }
     match sys::clone3(init.namespaces.clone_flags(), cgroup).or_fail(no_process)? {
         Clone::Child => {

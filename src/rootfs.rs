@@ -7,7 +7,9 @@
 mod copy_up;
 mod devices;
 mod handle;
+pub mod idmap;
 mod label;
+mod lock;
 mod masks;
 mod mounts;
 pub mod options;
@@ -27,6 +29,7 @@ use oci_spec::runtime::Spec;
 
 use self::devices::Node;
 pub use self::handle::{Rootfs, lexical};
+use self::idmap::{Donors, UserNamespace};
 use self::label::Label;
 pub use self::mounts::is_replaceable_proc_file;
 use self::mounts::{Mount, Surroundings};
@@ -49,7 +52,7 @@ pub struct Setting<'a> {
     pub bundle: &'a Path,
     pub namespace: Namespace,
     pub own_cgroup_namespace: bool,
-    pub user_namespace: bool,
+    pub user_namespace: Option<UserNamespace>,
     /// Where the cgroup2 tree is mounted on the host.
     pub cgroups: &'a Path,
     pub overlay: Option<Overlay>,
@@ -68,6 +71,8 @@ pub struct Plan {
     namespace: Namespace,
     no_pivot: bool,
     user_namespace: bool,
+    /// Until the sources are open.
+    donors: Donors,
     overlay: Option<Overlay>,
     label: Option<Label>,
     mounts: Vec<Mount>,
@@ -108,26 +113,33 @@ impl Plan {
             .filter(|word| !word.is_empty())
             .map(propagation)
             .transpose()?;
+        let path = setting.bundle.join(root.path());
+        let user_namespace = setting.user_namespace.is_some();
         let label = setting.mount_label.map(|text| {
             let text = CString::new(text)
                 .map_err(|_| Error::config("/linux/mountLabel", "a NUL character inside"))?;
-            Ok(Label::new(text, setting.user_namespace))
+            Ok(Label::new(text, user_namespace))
         });
         let label = label.transpose()?;
         let around = Surroundings {
             label: label.as_ref(),
             bundle: setting.bundle,
+            root: &path,
             own_cgroup_namespace: setting.own_cgroup_namespace,
             cgroups: setting.cgroups,
             propagation: propagation.unwrap_or(libc::MS_SLAVE),
         };
-        let mounts = spec
+        let mut mounts = spec
             .mounts()
             .iter()
             .flatten()
             .enumerate()
             .map(|(index, entry)| Mount::plan(index, entry, around))
             .collect::<Result<Vec<_>>>()?;
+        for index in 1..mounts.len() {
+            let (before, rest) = mounts.split_at_mut(index);
+            rest[0].look_inside(before, &path, user_namespace)?;
+        }
         let own_dev = !mounts.iter().any(Mount::replaces_dev);
         let listed = linux
             .and_then(|linux| linux.devices().as_deref())
@@ -136,12 +148,13 @@ impl Plan {
             list.into_iter().flatten().map(PathBuf::from).collect()
         };
         let plan = Plan {
-            path: setting.bundle.join(root.path()),
+            path,
             readonly: root.readonly().unwrap_or(false),
             propagation,
             namespace: setting.namespace,
             no_pivot: setting.no_pivot,
-            user_namespace: setting.user_namespace,
+            user_namespace,
+            donors: Donors::new(setting.user_namespace),
             overlay: setting.overlay,
             label,
             mounts,
@@ -195,6 +208,7 @@ impl Plan {
 
     /// Opens the root and the sources of bind mounts, on the host, before there is a container.
     pub fn open_sources(&mut self) -> Result<()> {
+        let mut donors = std::mem::take(&mut self.donors);
         let fail = |errno| {
             Error::new("open root filesystem")
                 .on(self.path.display())
@@ -229,7 +243,7 @@ impl Plan {
             }
         }
         for mount in &mut self.mounts {
-            mount.open_source()?;
+            mount.open_source(&mut donors, self.user_namespace)?;
         }
         if self.user_namespace {
             for node in &mut self.nodes {
@@ -241,7 +255,7 @@ impl Plan {
 
     /// Everything that [`Plan::open_sources`] opened, for whoever closes all else.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mounts = self.mounts.iter().filter_map(Mount::tree);
+        let mounts = self.mounts.iter().flat_map(Mount::descriptors);
         let nodes = self.nodes.iter().filter_map(Node::host);
         let tree = self.tree.as_ref().map(AsFd::as_fd);
         mounts.chain(nodes).chain(tree).collect()

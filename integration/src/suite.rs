@@ -3,6 +3,7 @@
 use crate::lab::Lab;
 use crate::need::Need;
 
+mod advertised_options;
 mod attacks;
 mod bad_command_line;
 mod bad_config;
@@ -14,9 +15,11 @@ mod contract;
 mod engines;
 mod exec;
 mod hooks;
+mod idmap;
 mod inheritance;
 mod lifecycle;
 mod limits;
+mod locked_mounts;
 mod lsm;
 mod mount_options;
 mod mounts;
@@ -90,6 +93,9 @@ pub fn all() -> Vec<Test> {
         rootfs::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
+        idmap::TESTS,
+        locked_mounts::TESTS,
+        advertised_options::TESTS,
         overlay::TESTS,
         process::TESTS,
         privileges::TESTS,

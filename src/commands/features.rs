@@ -246,7 +246,7 @@ fn features() -> Features {
                 flags: MEMORY_POLICY_FLAGS,
             },
             mount_extensions: MountExtensions {
-                idmap: Enabled { enabled: false },
+                idmap: Enabled { enabled: true },
             },
             net_devices: Enabled { enabled: true },
         },

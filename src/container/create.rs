@@ -202,6 +202,10 @@ impl Work {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             namespaces: plan.namespaces,
+            stage: match plan.rootfs.needs_locking() {
+                true => Some(std::path::absolute(home.path()).step("find", home.path().display())?),
+                false => None,
+            },
             rootfs: plan.rootfs,
             program,
             terminal: plan.terminal,

@@ -23,6 +23,7 @@ use crate::network;
 use crate::process::foreground;
 use crate::process::program::Program;
 use crate::rdt;
+use crate::rootfs::idmap::{Maps, UserNamespace};
 use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
 use crate::rootfs::{self, Namespace, Setting};
 use crate::seccomp;
@@ -109,6 +110,29 @@ fn overlay(request: &Request, bundle: &Bundle) -> Result<Option<Overlay>> {
     Overlay::plan(upper, lower, &bundle.dir.join(root.path()), base, &origin).map(Some)
 }
 
+/// As far as the mounts have to know it.
+fn user_namespace(namespaces: &namespaces::Plan) -> Result<Option<UserNamespace>> {
+    Ok(match namespaces.origin(CloneFlags::CLONE_NEWUSER) {
+        Origin::Inherited => None,
+        Origin::New => {
+            let maps = namespaces.id_maps();
+            Some(UserNamespace::New(Maps {
+                uid: maps.uid,
+                gid: maps.gid,
+            }))
+        }
+        Origin::Joined => match namespaces.joined_user() {
+            Some(namespace) => {
+                let kept = namespace.try_clone_to_owned();
+                Some(UserNamespace::Joined(
+                    kept.step("keep", "a user namespace")?,
+                ))
+            }
+            None => None,
+        },
+    })
+}
+
 impl Plan {
     pub fn new(request: &Request, bundle: Bundle, cgroups: &Path) -> Result<Plan> {
         let spec = &bundle.spec;
@@ -135,7 +159,7 @@ impl Plan {
             },
             own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP)
                 != Origin::Inherited,
-            user_namespace: namespaces.in_user_namespace(),
+            user_namespace: user_namespace(&namespaces)?,
             cgroups,
             overlay: overlay(request, &bundle)?,
             mount_label: lsm::mount_label(linux),

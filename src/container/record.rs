@@ -154,6 +154,10 @@ impl Home {
         }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Waits for other commands that change this container, but not for ever.
     pub fn lock(&self) -> Result<()> {
         const TRIES: u32 = 1500;

@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -31,6 +31,8 @@ const RECORD_CHECK: u16 = 5000;
 pub struct Init {
     pub namespaces: namespaces::Plan,
     pub rootfs: rootfs::Plan,
+    /// A directory to lock mounts at, if there are some to lock.
+    pub stage: Option<PathBuf>,
     /// `None` for a container that can't be started.
     pub program: Option<Program>,
     /// A terminal, of this size if one is given.
@@ -77,7 +79,7 @@ pub fn run(init: Init, channel: Channel) -> ! {
 
 impl Init {
     fn set_up(mut self, channel: &Channel) -> Result<Waiting> {
-        if self.namespaces.needs_go_between() {
+        if self.needs_go_between() {
             channel.wait()?;
         } else {
             self.close_the_rest(channel)?;
@@ -91,6 +93,9 @@ impl Init {
         self.namespaces.make_time()?;
         if self.namespaces.origin(CloneFlags::CLONE_NEWNS) == Origin::New {
             self.rootfs.open_place()?;
+            if let Some(stage) = &self.stage {
+                self.rootfs.take_staged(stage)?;
+            }
         }
         self.namespaces.become_root()?;
         sys::prctl::set_dumpable(false).step("protect", "the process")?;
@@ -139,6 +144,21 @@ impl Init {
             subject: self.subject,
             gate: self.gate,
         })
+    }
+
+    /// Whether a process in between has something to do for this one.
+    pub fn needs_go_between(&self) -> bool {
+        self.namespaces.needs_go_between() || self.stage.is_some()
+    }
+
+    /// For the process in between: everything before it makes this one.
+    pub fn enter(&self, channel: &Channel) -> Result<u64> {
+        self.close_the_rest(channel)?;
+        if let Some(stage) = &self.stage {
+            self.rootfs.stage(stage)?;
+        }
+        self.namespaces.enter_all()?;
+        Ok(self.namespaces.clone_flags())
     }
 
     /// What husk has open, the lock of the record among it, is not for a process that may wait for

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::Result;
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, copy_file_range, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, mkdirat,
@@ -15,12 +16,13 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::handle::{is_kind, stat_at};
+use crate::sys::xattr;
 
 /// Directories deeper than this are refused (`ELOOP`) rather than run out of stack.
 const DEPTH: usize = 256;
 
-/// Copies below `from` (a handle) into `to`: files, directories, links, device nodes, with owner, mode
-/// and time of change. Symbolic links are copied, never followed.
+/// Copies below `from` (a handle) into `to`: files, directories, links, device nodes, with owner, mode,
+/// extended attributes and time of change. Symbolic links are copied, never followed.
 pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let from = openat(
         from,
@@ -33,9 +35,9 @@ pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
 
 fn copy_directory(from: OwnedFd, to: BorrowedFd, depth: usize) -> Result<()> {
     if depth > DEPTH {
-        return Err(nix::errno::Errno::ELOOP);
+        return Err(Errno::ELOOP);
     }
-    let source = from.try_clone().map_err(|_| nix::errno::Errno::EMFILE)?;
+    let source = from.try_clone().map_err(|_| Errno::EMFILE)?;
     for entry in Dir::from_fd(from)?.iter() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -55,8 +57,10 @@ fn copy_entry(from: BorrowedFd, to: BorrowedFd, name: &OsStr, depth: usize) -> R
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let below = openat(from, name, flags, Mode::empty())?;
         let copy = openat(to, name, flags, Mode::empty())?;
+        let source = below.try_clone().map_err(|_| Errno::EMFILE)?;
         copy_directory(below, copy.as_fd(), depth + 1)?;
         own(to, name, &stat)?;
+        copy_attributes(source.as_fd(), copy.as_fd())?;
         fchmod(&copy, mode)?;
     } else if is_kind(&stat, SFlag::S_IFLNK) {
         symlinkat(readlinkat(from, name)?.as_os_str(), to, name)?;
@@ -68,6 +72,7 @@ fn copy_entry(from: BorrowedFd, to: BorrowedFd, name: &OsStr, depth: usize) -> R
         let copy = openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
         copy_bytes(&source, &copy)?;
         own(to, name, &stat)?;
+        copy_attributes(source.as_fd(), copy.as_fd())?;
         fchmod(&copy, mode)?;
     } else {
         mknodat(
@@ -101,6 +106,28 @@ fn own(directory: BorrowedFd, name: &OsStr, stat: &FileStat) -> Result<()> {
     )
 }
 
+/// Extended attributes, file capabilities and access lists among them: after the owner, whose change
+/// takes capabilities away.
+fn copy_attributes(from: BorrowedFd, to: BorrowedFd) -> Result<()> {
+    let names = match xattr::list(from) {
+        Err(Errno::EOPNOTSUPP) => return Ok(()),
+        names => names?,
+    };
+    for name in names {
+        // Labels are the policy's to give, and trusted attributes belong to the filesystem below.
+        let text = name.to_bytes();
+        if text.starts_with(b"trusted.") || text == b"security.selinux" {
+            continue;
+        }
+        match xattr::set(to, &name, &xattr::get(from, &name)?) {
+            // A tmpfs has those of users only since Linux 6.6.
+            Ok(()) | Err(Errno::EOPNOTSUPP) => {}
+            failed => failed?,
+        }
+    }
+    Ok(())
+}
+
 fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let mut left = fstat(from)?.st_size as usize;
     while left > 0 {
@@ -108,11 +135,7 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
             Ok(0) => break,
             Ok(copied) => left = left.saturating_sub(copied),
             // Across filesystems that can't: by way of memory.
-            Err(
-                nix::errno::Errno::EXDEV
-                | nix::errno::Errno::EOPNOTSUPP
-                | nix::errno::Errno::EINVAL,
-            ) => {
+            Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::EINVAL) => {
                 let mut buffer = vec![0; 1 << 16];
                 loop {
                     match nix::unistd::read(from, &mut buffer)? {
@@ -127,7 +150,7 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
                     }
                 }
             }
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }

@@ -62,7 +62,12 @@ pub fn plan(listed: &[oci::LinuxDevice]) -> Vec<Node> {
             host: None,
         })
         .collect();
-    nodes.extend(listed);
+    // /dev/ptmx is the container's own, a link to the devpts of its mounts, and no node of the host's.
+    nodes.extend(
+        listed
+            .into_iter()
+            .filter(|node| node.path != Path::new("/dev/ptmx")),
+    );
     nodes
 }
 

@@ -9,11 +9,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
 /// How often a lookup is tried again when a rename elsewhere disturbs it (openat2(2), EAGAIN).
 const LOOKUP_TRIES: usize = 128;
+
+/// As the kernel (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// A root directory. Paths given to its methods are resolved as if it were `/`.
 #[derive(Debug)]
@@ -79,30 +82,21 @@ impl Rootfs {
         Err(Errno::EAGAIN)
     }
 
-    /// Makes the directory and those above it that are missing, mode 0755; opens it (`O_PATH`).
+    /// Makes the directory and those above it that are missing, mode 0755; opens it (`O_PATH`). A link
+    /// that points nowhere is followed to where, inside the root.
     ///
     /// # Errors
-    /// `ENOTDIR` where a file is in the way, `ELOOP` for a dangling symbolic link, `EROFS`.
+    /// `ENOTDIR` where a file is in the way, `ELOOP` for links in a circle, `EROFS`.
     pub fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
             Err(Errno::ENOENT) => {}
             done => return done,
         }
+        let path = self.without_links(path)?;
         let mut prefix = PathBuf::new();
         let mut parent = self.open(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         let mut made = false;
-        for component in path.components() {
-            let name = match component {
-                Component::Normal(name) => name,
-                // What lies above a directory that was just made is no question of the root's.
-                Component::ParentDir if made => return Err(Errno::EINVAL),
-                Component::ParentDir => {
-                    prefix.push("..");
-                    parent = self.open(&prefix, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-                    continue;
-                }
-                _ => continue,
-            };
+        for name in path.iter() {
             prefix.push(name);
             if !made {
                 match self.open(&prefix, OFlag::O_PATH | OFlag::O_DIRECTORY) {
@@ -128,6 +122,39 @@ impl Rootfs {
         Ok(parent)
     }
 
+    /// Where `path` leads inside the root, also beyond what exists: no links, no `..`. Only a plan, as
+    /// something may change meanwhile: what is done with it is done by lookups that can't leave the root.
+    fn without_links(&self, path: &Path) -> nix::Result<PathBuf> {
+        let mut real = PathBuf::new();
+        let mut left: Vec<std::ffi::OsString> = components_of(path);
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                real.pop();
+                continue;
+            }
+            real.push(name);
+            let file = match self.open(&real, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
+                Ok(file) => file,
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno),
+            };
+            if is_kind(&fstat(&file)?, SFlag::S_IFLNK) {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::ELOOP);
+                }
+                let target = PathBuf::from(readlinkat(&file, "")?);
+                match target.is_absolute() {
+                    true => real.clear(),
+                    false => drop(real.pop()),
+                }
+                left.extend(components_of(&target));
+            }
+        }
+        Ok(real)
+    }
+
     /// The directory that `path` is in, made when missing, and the last name of `path`.
     ///
     /// # Errors
@@ -147,7 +174,8 @@ impl Rootfs {
         match kind {
             Target::Directory => self.make_directory(path),
             Target::File => {
-                let (parent, name) = self.make_parent(path)?;
+                let path = self.without_links(path)?;
+                let (parent, name) = self.make_parent(&path)?;
                 match mknodat(
                     &parent,
                     name,
@@ -162,6 +190,17 @@ impl Rootfs {
             }
         }
     }
+}
+
+/// The names of a path and its `..`, the last one first.
+fn components_of(path: &Path) -> Vec<std::ffi::OsString> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A handle to `name` in an open directory; never through a symbolic link.
@@ -270,8 +309,9 @@ mod tests {
         symlink("../../../../outside", base.path("root/rel")).unwrap();
         for link in ["abs", "rel"] {
             let path = Path::new(link).join("x");
-            assert!(base.root().make_directory(&path).is_err());
-            assert!(base.root().make_target(&path, Target::File).is_err());
+            base.root().make_directory(&path).unwrap();
+            let file = Path::new(link).join("y");
+            base.root().make_target(&file, Target::File).unwrap();
         }
         assert_eq!(fs::read_dir(base.path("outside")).unwrap().count(), 0);
         base.root().make_directory(Path::new("../../up")).unwrap();
@@ -279,12 +319,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_not_followed() {
+    fn a_dangling_link_leads_to_where_it_points_inside() {
         let base = Temporary::new("dangling");
-        symlink("/nowhere", base.path("root/link")).unwrap();
-        let made = base.root().make_target(Path::new("link"), Target::File);
-        assert_eq!(made.unwrap_err(), Errno::ELOOP);
-        assert!(!base.path("root/nowhere").exists());
+        symlink("/nowhere/../../new", base.path("root/link")).unwrap();
+        symlink("b", base.path("root/a")).unwrap();
+        symlink("a", base.path("root/b")).unwrap();
+        let root = base.root();
+        root.make_target(Path::new("link"), Target::File).unwrap();
+        assert!(base.path("root/new").is_file());
+        symlink("../../../up", base.path("root/climbing")).unwrap();
+        root.make_directory(Path::new("climbing/x")).unwrap();
+        assert!(base.path("root/up/x").is_dir());
+        let circle = root.make_directory(Path::new("a/x"));
+        assert_eq!(circle.unwrap_err(), Errno::ELOOP);
     }
 
     #[test]

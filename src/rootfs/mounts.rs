@@ -1,21 +1,24 @@
 //! The entries of `mounts`: checked first, sources opened next, attached last.
 
-use std::ffi::{CStr, CString};
+mod filesystem;
+mod source;
+
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
 use super::handle::{self, Rootfs, Target};
+use super::idmap::{Idmap, Maps};
 use super::label::Label;
 use super::options::{self, Options};
 use crate::bundle;
 use crate::error::{Error, Result, Step};
-use crate::sys::mount::{self, Attributes, Context};
+use crate::sys::mount;
 
 /// Files of procfs that may be mounted over: what lxcfs and FIPS set-ups replace. Everything else
 /// there is husk's and the kernel's word about the container (CVE-2019-16884).
@@ -50,8 +53,11 @@ pub struct Mount {
     options: Options,
     kind: Kind,
     root_label: Option<Label>,
+    idmap: Option<Idmap>,
     /// The detached mount, once its source has been opened.
     tree: Option<OwnedFd>,
+    /// Where the mapping comes from, for a source that is opened late.
+    donor: Option<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,8 @@ enum Kind {
     Bind {
         source: PathBuf,
         recursive: bool,
+        /// `source` is below the container's root, where entries before this one are mounted.
+        inside: bool,
     },
     Filesystem {
         name: CString,
@@ -79,12 +87,28 @@ pub struct Surroundings<'a> {
     /// Where the cgroup2 tree is mounted on the host.
     pub cgroups: &'a Path,
     pub label: Option<&'a Label>,
+    /// The root filesystem as the host sees it.
+    pub root: &'a Path,
     /// Propagation of bind mounts that don't ask for one.
     pub propagation: u64,
 }
 
 fn pointer(index: usize) -> String {
     format!("/mounts/{index}")
+}
+
+/// Mappings mean an id-mapped mount even where the option that should be there isn't.
+fn idmap_of(entry: &oci::Mount, options: &Options) -> Option<Idmap> {
+    let uids = entry.uid_mappings().as_deref().unwrap_or_default();
+    let gids = entry.gid_mappings().as_deref().unwrap_or_default();
+    let own = (!uids.is_empty()).then(|| Maps::new(uids, gids));
+    match (options.idmap, own) {
+        (None, None) => None,
+        (recursive, own) => Some(Idmap {
+            own,
+            recursive: recursive.unwrap_or(false),
+        }),
+    }
 }
 
 fn c_string(text: &str, index: usize) -> Result<CString> {
@@ -99,11 +123,11 @@ impl Mount {
         let mut options = Options::parse(words.iter().map(String::as_str));
         if let Some(at) = words
             .iter()
-            .position(|word| matches!(word.split('=').next(), Some("idmap" | "ridmap")))
+            .position(|word| word.starts_with("idmap=") || word.starts_with("ridmap="))
         {
             return Err(Error::config(
                 format!("{}/options/{at}", pointer(index)),
-                "id-mapped mounts are not available in this version",
+                "mappings of an id-mapped mount belong in its uidMappings and gidMappings",
             ));
         }
         if let Some(word) = options.meaningless() {
@@ -116,17 +140,6 @@ impl Mount {
                 word,
                 options::known().iter().map(String::as_str),
             )));
-        }
-        for (given, field) in [
-            (entry.uid_mappings().is_some(), "uidMappings"),
-            (entry.gid_mappings().is_some(), "gidMappings"),
-        ] {
-            if given {
-                return Err(Error::config(
-                    format!("{}/{field}", pointer(index)),
-                    "id-mapped mounts are not available in this version",
-                ));
-            }
         }
         if handle::has_nul(entry.destination()) {
             return Err(Error::config(
@@ -150,6 +163,7 @@ impl Mount {
             Kind::Bind {
                 source: around.bundle.join(source),
                 recursive,
+                inside: false,
             }
         } else if filesystem == "cgroup" && !around.own_cgroup_namespace {
             // A new mount of it from the initial cgroup namespace would show the same, after waiting
@@ -158,6 +172,7 @@ impl Mount {
             Kind::Bind {
                 source: around.cgroups.to_owned(),
                 recursive: false,
+                inside: false,
             }
         } else {
             Kind::filesystem(index, filesystem, source, &mut options)?
@@ -170,15 +185,59 @@ impl Mount {
             label.add_to(name, data);
             root_label = label.is_set_on_root(name).then(|| label.clone());
         }
+        let idmap = idmap_of(entry, &options);
+        if let (Some(_), Kind::Remount) = (&idmap, &kind) {
+            return Err(Error::config(
+                pointer(index),
+                "a remount can't map ids: only a mount that nobody uses yet takes a mapping",
+            ));
+        }
+        // Some callers give destinations as the host sees them.
+        let destination = entry.destination();
+        let inside = destination.strip_prefix(around.root);
         Ok(Mount {
             index,
             root_label,
-            path: handle::clean(entry.destination()),
-            destination: entry.destination().display().to_string(),
+            path: handle::clean(inside.unwrap_or(destination)),
+            destination: destination.display().to_string(),
             options,
             kind,
+            idmap,
             tree: None,
+            donor: None,
         })
+    }
+
+    /// Finds out whether the source is something that `before` mount, below the container's `root`: then
+    /// it is there only when its turn comes.
+    pub fn look_inside(
+        &mut self,
+        before: &[Mount],
+        root: &Path,
+        user_namespace: bool,
+    ) -> Result<()> {
+        let Kind::Bind { source, inside, .. } = &mut self.kind else {
+            return Ok(());
+        };
+        let Ok(below) = source.strip_prefix(root) else {
+            return Ok(());
+        };
+        let below = handle::clean(below);
+        if !before
+            .iter()
+            .any(|mount| below.starts_with(&mount.path) || mount.path.starts_with(&below))
+        {
+            return Ok(());
+        }
+        *source = below;
+        *inside = true;
+        if self.idmap.is_some() && user_namespace {
+            return Err(Error::config(
+                format!("{}/source", pointer(self.index)),
+                "in a user namespace what an entry before has mounted can't be id-mapped",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether this entry puts the host's devices at /dev, so that husk makes none.
@@ -186,9 +245,18 @@ impl Mount {
         matches!(self.kind, Kind::Bind { .. }) && self.path == Path::new("dev")
     }
 
-    /// Its source, while it is open and not yet attached.
-    pub fn tree(&self) -> Option<BorrowedFd<'_>> {
-        self.tree.as_ref().map(AsFd::as_fd)
+    /// What is to be attached, if it is open already.
+    pub fn tree(&self) -> Option<&OwnedFd> {
+        self.tree.as_ref()
+    }
+
+    pub fn replace_tree(&mut self, tree: OwnedFd) {
+        self.tree = Some(tree);
+    }
+
+    /// What it has open until it is attached.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.tree.iter().chain(&self.donor).map(AsFd::as_fd)
     }
 
     fn error(&self, step: &'static str) -> Error {
@@ -202,47 +270,6 @@ impl Mount {
         Error::new(step).on(object).at(pointer(self.index))
     }
 
-    /// Opens the source of a bind mount as a detached mount with its flags. Runs where the host's
-    /// files can be reached: in the runtime's mount namespace and with its privileges.
-    pub fn open_source(&mut self) -> Result<()> {
-        let Kind::Bind { source, recursive } = &self.kind else {
-            return Ok(());
-        };
-        let tree = mount::clone_tree(mount::CWD, source, *recursive).or_fail(|errno| {
-            let error = self
-                .error("mount")
-                .at(format!("{}/source", pointer(self.index)))
-                .because("source")
-                .errno(errno);
-            match errno {
-                Errno::ENOENT => error.hint(format!("create {} first", source.display())),
-                _ => error,
-            }
-        })?;
-        self.set_up(&tree)?;
-        self.tree = Some(tree);
-        Ok(())
-    }
-
-    /// Flags and propagation of a mount that nobody uses yet.
-    fn set_up(&self, tree: &OwnedFd) -> Result<()> {
-        let apply = |recursive, change: Attributes| match change.is_empty() {
-            true => Ok(()),
-            false => mount::set_attributes(tree.as_fd(), recursive, change)
-                .or_fail(|errno| self.error("set mount flags").errno(errno)),
-        };
-        apply(true, self.options.recursive)?;
-        apply(false, self.options.attributes)?;
-        for &(propagation, recursive) in &self.options.propagation {
-            let change = Attributes {
-                propagation,
-                ..Attributes::default()
-            };
-            apply(recursive, change)?;
-        }
-        Ok(())
-    }
-
     /// Attaches the mount inside `root`. What comes back is to be made read-only once the container's
     /// devices are in it.
     pub fn attach(&mut self, root: &Rootfs) -> Result<Option<OwnedFd>> {
@@ -254,8 +281,17 @@ impl Mount {
     }
 
     fn attach_bind(&mut self, root: &Rootfs) -> Result<()> {
-        let Some(tree) = self.tree.take() else {
-            return Err(self.error("mount").because("its source was not opened"));
+        let tree = match (self.tree.take(), &self.kind) {
+            (Some(tree), _) => tree,
+            (
+                None,
+                Kind::Bind {
+                    inside: true,
+                    source,
+                    ..
+                },
+            ) => self.open_inside(root, source)?,
+            _ => return Err(self.error("mount").because("its source was not opened")),
         };
         let source = fstat(&tree).or_fail(|errno| self.error("mount").errno(errno))?;
         let kind = match handle::is_kind(&source, SFlag::S_IFDIR) {
@@ -277,153 +313,12 @@ impl Mount {
                 .error("mount")
                 .errno(Errno::ENOTDIR)
                 .hint("the destination is a directory, the source is not")),
-            _ => mount::move_mount(tree.as_fd(), target.as_fd())
-                .or_fail(|errno| self.error("mount").errno(errno)),
-        }
-    }
-
-    fn attach_filesystem(&mut self, root: &Rootfs) -> Result<Option<OwnedFd>> {
-        let Kind::Filesystem { name, source, data } = &self.kind else {
-            return Ok(None);
-        };
-        let target = self.filesystem_target(root, name)?;
-        let context = Context::open(name).or_fail(|errno| {
-            let error = self.error("mount").errno(errno);
-            match errno {
-                Errno::ENODEV => {
-                    error
-                        .at(format!("{}/type", pointer(self.index)))
-                        .because(format!(
-                            "this kernel has no filesystem `{}`",
-                            name.to_string_lossy()
-                        ))
-                }
-                _ => error,
-            }
-        })?;
-        // An empty source is what `none` means; the kernel refuses the empty string.
-        if !source.is_empty() {
-            self.configure(&context, c"source", Some(source))?;
-        }
-        for flag in &self.options.flags {
-            self.configure(&context, &c_string(flag, self.index)?, None)?;
-        }
-        if name.as_c_str() == c"tmpfs" && !data.iter().any(|(key, _)| key.as_c_str() == c"mode") {
-            // As the directory that it covers, and not the kernel's 1777.
-            let covered = fstat(&target).or_fail(|errno| self.error("mount").errno(errno))?;
-            let mode = format!("{:o}", covered.st_mode & 0o7777);
-            self.configure(&context, c"mode", Some(&c_string(&mode, self.index)?))?;
-        }
-        for (key, value) in data {
-            self.configure(&context, key, value.as_deref())?;
-        }
-        let mut attributes = self.options.attributes;
-        let delayed = self.path == Path::new("dev")
-            && attributes.set & libc::MOUNT_ATTR_RDONLY != 0
-            || self.options.copy_up;
-        if delayed {
-            attributes.set &= !libc::MOUNT_ATTR_RDONLY;
-        }
-        let tree = context
-            .mount(attributes.set)
-            .map_err(|(errno, complaint)| self.refused(errno, complaint))?;
-        if let Some(label) = &self.root_label {
-            label
-                .set_on_root(&tree)
-                .or_fail(|errno| self.error("label").at("/linux/mountLabel").errno(errno))?;
-        }
-        if self.options.copy_up {
-            super::copy_up::copy(&target, &tree)
-                .or_fail(|errno| self.error("copy into tmpfs").errno(errno))?;
-        }
-        mount::move_mount(tree.as_fd(), target.as_fd())
-            .or_fail(|errno| self.error("mount").errno(errno))?;
-        for &(propagation, recursive) in &self.options.propagation {
-            // A new filesystem is private unless what it is mounted in is shared, which it is not.
-            if propagation != libc::MS_PRIVATE {
-                let change = Attributes {
-                    propagation,
-                    ..Attributes::default()
-                };
-                mount::set_attributes(tree.as_fd(), recursive, change)
-                    .or_fail(|errno| self.error("set mount propagation").errno(errno))?;
+            _ => {
+                self.set_propagation(&tree)?;
+                mount::move_mount(tree.as_fd(), target.as_fd())
+                    .or_fail(|errno| self.error("mount").errno(errno))
             }
         }
-        let read_only = self.options.attributes.set & libc::MOUNT_ATTR_RDONLY != 0;
-        Ok((delayed && read_only).then_some(tree))
-    }
-
-    fn configure(&self, context: &Context, key: &CStr, value: Option<&CStr>) -> Result<()> {
-        let done = match value {
-            Some(value) => context.set_string(key, value),
-            None => context.set_flag(key),
-        };
-        done.or_fail(|errno| {
-            let option = match value {
-                Some(value) => format!("{}={}", key.to_string_lossy(), value.to_string_lossy()),
-                None => key.to_string_lossy().into_owned(),
-            };
-            let said = context.complaint().map(|text| format!(": {text}"));
-            self.error("mount")
-                .at(format!("{}/options", pointer(self.index)))
-                .because(format!("option `{option}`{}", said.unwrap_or_default()))
-                .errno(errno)
-        })
-    }
-
-    fn refused(&self, errno: Errno, complaint: Option<String>) -> Error {
-        let error = self.error("mount").errno(errno);
-        let error = match complaint {
-            Some(text) => error.because(text),
-            None => error,
-        };
-        let Kind::Filesystem { name, .. } = &self.kind else {
-            return error;
-        };
-        match (errno, name.to_bytes()) {
-            (Errno::EPERM, b"sysfs") => error.hint(
-                "sysfs needs a network namespace that belongs to the container's user namespace",
-            ),
-            (Errno::EPERM, b"proc") => error.hint(
-                "the host's /proc is partly hidden, or the pid namespace belongs to another user namespace",
-            ),
-            (Errno::EINVAL, b"devpts") => error.hint(
-                "`gid=` and `uid=` must be mapped in the container's user namespace",
-            ),
-            _ => error,
-        }
-    }
-
-    /// proc and sysfs go onto real directories only: a link in their place would send later writes
-    /// elsewhere (CVE-2019-19921, CVE-2023-27561, CVE-2025-54867).
-    fn filesystem_target(&self, root: &Rootfs, name: &CStr) -> Result<OwnedFd> {
-        let target = match name.to_bytes() {
-            b"proc" | b"sysfs" => {
-                let plain = match root.lookup_plain(&self.path) {
-                    Err(Errno::ENOENT) => root.make_directory(&self.path),
-                    done => done,
-                };
-                let ordinary = || {
-                    self.error("mount").because(format!(
-                        "{} must be mounted on ordinary directory",
-                        name.to_string_lossy()
-                    ))
-                };
-                let target = plain.or_fail(|errno| ordinary().errno(errno))?;
-                let stat = fstat(&target).or_fail(|errno| ordinary().errno(errno))?;
-                if !handle::is_kind(&stat, SFlag::S_IFDIR) {
-                    return Err(ordinary().errno(Errno::ENOTDIR));
-                }
-                target
-            }
-            _ => root
-                .make_target(&self.path, Target::Directory)
-                .or_fail(|errno| self.no_target(errno))?,
-        };
-        if name.to_bytes() != b"proc" {
-            self.check_proc(&target, None)?;
-        }
-        Ok(target)
     }
 
     fn no_target(&self, errno: Errno) -> Error {
@@ -438,7 +333,7 @@ impl Mount {
                 self.destination
             )),
             Errno::ELOOP => error.hint(format!(
-                "{} leads through a symbolic link that points nowhere",
+                "{} leads through symbolic links in a circle, or too many of them",
                 self.destination
             )),
             _ => error,
@@ -480,71 +375,7 @@ impl Mount {
                 .at(format!("{}/options", pointer(self.index)))
                 .because("options of the filesystem itself can't be changed by a remount"));
         }
-        self.set_up(&target)
-    }
-}
-
-impl Kind {
-    fn filesystem(
-        index: usize,
-        name: &str,
-        source: Option<&Path>,
-        options: &mut Options,
-    ) -> Result<Kind> {
-        let name = match name {
-            "" => {
-                return Err(Error::config(
-                    format!("{}/type", pointer(index)),
-                    "a mount needs a type, or the option bind or rbind",
-                )
-                .hint("add \"bind\" to its options if it is meant to be a bind mount"));
-            }
-            "bind" => {
-                return Err(Error::config(
-                    format!("{}/options", pointer(index)),
-                    "type `bind` without the option bind or rbind",
-                )
-                .hint("add \"bind\" or \"rbind\" to its options"));
-            }
-            "cgroup" => {
-                options.data.clear();
-                "cgroup2"
-            }
-            name => name,
-        };
-        if options.copy_up && name != "tmpfs" {
-            return Err(Error::config(
-                format!("{}/options", pointer(index)),
-                format!("tmpcopyup is for tmpfs, not for {name}"),
-            ));
-        }
-        let source = source.map(|path| path.to_string_lossy().into_owned());
-        let data = options
-            .data
-            .iter()
-            .flat_map(|word| split_lower_layers(name, word))
-            .map(|(key, value)| {
-                let value = value.map(|value| c_string(&value, index)).transpose()?;
-                Ok((c_string(&key, index)?, value))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Kind::Filesystem {
-            name: c_string(name, index)?,
-            source: c_string(source.as_deref().unwrap_or_default(), index)?,
-            data,
-        })
-    }
-}
-
-/// `key=value` in two; a list of overlay layers too long for one fsconfig(2) value becomes many
-/// `lowerdir+` (Linux 6.5).
-fn split_lower_layers(filesystem: &str, word: &str) -> Vec<(String, Option<String>)> {
-    match word.split_once('=') {
-        Some(("lowerdir", layers)) if filesystem == "overlay" && layers.len() > 255 => layers
-            .split(':')
-            .map(|layer| ("lowerdir+".to_owned(), Some(layer.to_owned())))
-            .collect(),
-        Some((key, value)) => vec![(key.to_owned(), Some(value.to_owned()))],
-        None => vec![(word.to_owned(), None)],
+        self.set_flags(&target)?;
+        self.set_propagation(&target)
     }
 }

@@ -15,6 +15,8 @@ pub struct Options {
     pub propagation: Vec<(u64, bool)>,
     /// `None` unless `bind` or `rbind` is there; true for `rbind`.
     pub bind: Option<bool>,
+    /// `None` unless `idmap` or `ridmap` is there; true for `ridmap`.
+    pub idmap: Option<bool>,
     pub remount: bool,
     /// Copies what the target directory holds into the fresh tmpfs.
     pub copy_up: bool,
@@ -30,6 +32,7 @@ enum Word {
     Clear(u64),
     Propagation(u64, bool),
     Bind(bool),
+    IdMap(bool),
     Remount,
     CopyUp,
     /// A superblock flag; the second is what it takes back.
@@ -50,6 +53,7 @@ const WORDS: &[(&str, Word)] = &[
     ("diratime", Word::Clear(libc::MOUNT_ATTR_NODIRATIME)),
     ("dirsync", Word::Flag("dirsync", "")),
     ("exec", Word::Clear(libc::MOUNT_ATTR_NOEXEC)),
+    ("idmap", Word::IdMap(false)),
     // Filesystems that count inode versions do so without being asked since Linux 6.6.
     ("iversion", Word::Nothing),
     ("lazytime", Word::Flag("lazytime", "nolazytime")),
@@ -64,7 +68,8 @@ const WORDS: &[(&str, Word)] = &[
     ("noiversion", Word::Nothing),
     ("nolazytime", Word::Flag("nolazytime", "lazytime")),
     ("nomand", Word::Nothing),
-    ("norelatime", Word::Set(libc::MOUNT_ATTR_STRICTATIME, ATIME)),
+    // The kernel's default, which is relatime since Linux 2.6.30: as mount(8) does.
+    ("norelatime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
     ("nostrictatime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
     ("nosuid", Word::Set(libc::MOUNT_ATTR_NOSUID, 0)),
     ("nosymfollow", Word::Set(libc::MOUNT_ATTR_NOSYMFOLLOW, 0)),
@@ -72,6 +77,7 @@ const WORDS: &[(&str, Word)] = &[
     ("rbind", Word::Bind(true)),
     ("relatime", Word::Set(libc::MOUNT_ATTR_RELATIME, ATIME)),
     ("remount", Word::Remount),
+    ("ridmap", Word::IdMap(true)),
     ("ro", Word::Set(libc::MOUNT_ATTR_RDONLY, 0)),
     ("rprivate", Word::Propagation(libc::MS_PRIVATE, true)),
     ("rshared", Word::Propagation(libc::MS_SHARED, true)),
@@ -155,6 +161,7 @@ impl Options {
                     options.propagation.push((*kind, *recursive));
                 }
                 Some(Word::Bind(recursive)) => options.bind = Some(*recursive),
+                Some(Word::IdMap(recursive)) => options.idmap = Some(*recursive),
                 Some(Word::Remount) => options.remount = true,
                 Some(Word::CopyUp) => options.copy_up = true,
                 Some(Word::Flag(flag, opposite)) => {
@@ -209,7 +216,7 @@ mod tests {
             private rbind relatime remount ro rprivate rshared rslave runbindable rw shared silent \
             slave strictatime suid sync unbindable mand nomand tmpcopyup nosymfollow symfollow \
             rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnoatime ratime rnodiratime rdiratime \
-            rrelatime rnorelatime rstrictatime rnostrictatime rnosymfollow rsymfollow";
+            rrelatime rnorelatime rstrictatime rnostrictatime rnosymfollow rsymfollow idmap ridmap";
         for name in must.split_whitespace() {
             let options = Options::parse([name]);
             assert!(options.data.is_empty(), "{name} is taken for data");

@@ -75,12 +75,31 @@ impl Attributes {
 /// `EPERM` for a flag that is locked in this user namespace, `EBUSY` for read-only with writers,
 /// `EINVAL` for a descriptor that isn't a mount's root.
 pub fn set_attributes(mount: BorrowedFd, recursive: bool, change: Attributes) -> Result<()> {
-    let mut attributes = libc::mount_attr {
+    let attributes = libc::mount_attr {
         attr_set: change.set,
         attr_clr: change.clear,
         propagation: change.propagation,
         userns_fd: 0,
     };
+    set(mount, recursive, attributes)
+}
+
+/// Makes owners of files on a detached mount appear as `namespace` maps them, `MOUNT_ATTR_IDMAP`.
+///
+/// # Errors
+/// `EINVAL` for a filesystem that can't, `EPERM` without privileges over the filesystem or over
+/// `namespace`, or for a mount that is mapped already.
+pub fn map_ids(mount: BorrowedFd, recursive: bool, namespace: BorrowedFd) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    set(mount, recursive, attributes)
+}
+
+fn set(mount: BorrowedFd, recursive: bool, mut attributes: libc::mount_attr) -> Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
@@ -97,6 +116,18 @@ pub fn set_attributes(mount: BorrowedFd, recursive: bool, change: Attributes) ->
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// statfs(2)'s flag for relatime, which the libraries don't agree on.
+pub const ST_RELATIME: u64 = 4096;
+
+/// The flags of the mount that `file` is on, `ST_*` of statfs(2).
+pub fn flags(file: BorrowedFd) -> Result<u64> {
+    // SAFETY: statfs is plain old data, for which zeroes are valid.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a structure that the kernel fills in.
+    Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut found) })?;
+    Ok(found.f_flags as u64)
 }
 
 /// The number of the mount that `path`, relative to `dir`, is on (statx(2), Linux 5.8).

@@ -44,6 +44,7 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Outcome> {
         ("chmod", [path, mode]) => chmod(path, mode),
         ("chown", [path, uid, gid]) => chown(path, uid, gid),
         ("mknod", [path, kind, major, minor]) => mknod(path, kind, major, minor),
+        ("getxattr", [path, name]) => getxattr(path, name),
         ("statfs", [path]) => statfs(path),
         ("mount", [source, target, kind, flags]) => mount(source, target, kind, flags),
         ("umount", [target]) => nix::mount::umount(*target)
@@ -164,6 +165,25 @@ fn mknod(path: &str, kind: &str, major: &str, minor: &str) -> Outcome {
     );
     mknod(path, kind, Mode::from_bits_truncate(0o666), device)?;
     Ok(json!(true))
+}
+
+fn getxattr(path: &str, name: &str) -> Outcome {
+    let path = CString::new(path).map_err(io::Error::other)?;
+    let name = CString::new(name).map_err(io::Error::other)?;
+    let mut value = [0u8; 256];
+    // SAFETY: both strings end in NUL, and the buffer is as long as it says.
+    let length = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    match usize::try_from(length) {
+        Ok(length) => Ok(json!(String::from_utf8_lossy(&value[..length]))),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
 }
 
 fn statfs(path: &str) -> Outcome {

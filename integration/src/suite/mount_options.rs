@@ -24,7 +24,6 @@ tests! {
     tmpfs_takes_size_and_mode,
     tmpcopyup_copies_what_was_there.needs(&[Need::Husk]),
     proc_options_are_taken,
-    idmapped_bind_mounts_show_shifted_owners.needs(&[Need::Husk]),
     many_lines_of_mount_data_work,
 }
 
@@ -330,21 +329,6 @@ fn proc_options_are_taken(lab: &Lab) {
     let mount = mount_at(&lab.facts(&bundle), "/proc");
     let hidden = has(&mount, "hidepid=2") || has(&mount, "hidepid=invisible");
     assert!(hidden && has(&mount, "noexec"), "{mount}");
-}
-
-fn idmapped_bind_mounts_show_shifted_owners(lab: &Lab) {
-    let source = directory(lab);
-    fs::write(source.join("file"), "x").unwrap();
-    std::os::unix::fs::chown(source.join("file"), Some(7), Some(8)).unwrap();
-    let map = |host: u32| json!([{ "containerID": 0, "hostID": host, "size": 1000 }]);
-    let bundle = lab.bundle().mount(json!({
-        "destination": "/tmp", "type": "none", "source": source, "options": ["bind", "idmap"],
-        "uidMappings": map(5000), "gidMappings": map(6000),
-    }));
-    if let Some(answers) = lab.ask_or_refused(bundle, "stat /tmp/file", "/mounts/7") {
-        let stat = &answers[0];
-        assert_eq!([&stat["uid"], &stat["gid"]], [&json!(5007), &json!(6008)]);
-    }
 }
 
 fn many_lines_of_mount_data_work(lab: &Lab) {

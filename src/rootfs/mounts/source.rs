@@ -1,0 +1,216 @@
+//! What a mount shows, opened before the container is there: as a detached mount with its flags and
+//! its mapping of ids.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::{Kind, Mount, pointer};
+use crate::error::{Error, Result, Step};
+use crate::rootfs::handle::Rootfs;
+use crate::rootfs::idmap::Donors;
+use crate::sys::mount::{self, Attributes};
+
+/// Flags of statfs(2) that belong to the mount and that the kernel locks where a mount comes from
+/// another user namespace (mount_namespaces(7)), and the words that clear them.
+const LOCKED: [(u64, &str, &str); 4] = [
+    (libc::ST_RDONLY, "ro", "rw"),
+    (libc::ST_NOSUID, "nosuid", "suid"),
+    (libc::ST_NODEV, "nodev", "dev"),
+    (libc::ST_NOEXEC, "noexec", "exec"),
+];
+/// These are locked together: none can be set or cleared.
+const LOCKED_TIMES: u64 = libc::ST_NOATIME | libc::ST_NODIRATIME | mount::ST_RELATIME;
+
+impl Mount {
+    /// Opens the source of a bind mount. Runs where the host's files can be reached: in the runtime's
+    /// mount namespace and with its privileges. So is a filesystem made that is to be id-mapped, which
+    /// takes privileges over it.
+    pub fn open_source(&mut self, donors: &mut Donors, user_namespace: bool) -> Result<()> {
+        let tree = match &self.kind {
+            Kind::Bind { inside: true, .. } => {
+                return self.keep_mapping(donors);
+            }
+            Kind::Bind {
+                source, recursive, ..
+            } => mount::clone_tree(mount::CWD, source, *recursive)
+                .or_fail(|errno| self.no_source(source, errno))?,
+            Kind::Filesystem { .. } if self.idmap.is_some() => self.make_filesystem(None)?,
+            _ => return Ok(()),
+        };
+        if let Some(idmap) = &self.idmap {
+            let namespace = donors.find(idmap, &pointer(self.index))?;
+            mount::map_ids(tree.as_fd(), idmap.recursive, namespace)
+                .or_fail(|errno| self.not_mapped(&tree, errno))?;
+        }
+        if matches!(self.kind, Kind::Bind { .. }) {
+            self.set_source_flags(&tree, user_namespace)?;
+        }
+        self.tree = Some(tree);
+        Ok(())
+    }
+
+    /// For a source that is there only when its turn comes.
+    fn keep_mapping(&mut self, donors: &mut Donors) -> Result<()> {
+        if let Some(idmap) = &self.idmap {
+            let namespace = donors.find(idmap, &pointer(self.index))?;
+            let kept = namespace.try_clone_to_owned();
+            self.donor = Some(kept.step("keep", "a user namespace")?);
+        }
+        Ok(())
+    }
+
+    /// A source inside the container: what entries before this one have mounted there is part of it.
+    pub(super) fn open_inside(&self, root: &Rootfs, source: &Path) -> Result<OwnedFd> {
+        let Kind::Bind { recursive, .. } = self.kind else {
+            return Err(self.error("mount").because("it has no source"));
+        };
+        let file = root
+            .lookup(source)
+            .or_fail(|errno| self.no_source(source, errno))?;
+        let tree = mount::clone_tree(file.as_raw_fd(), "", recursive)
+            .or_fail(|errno| self.no_source(source, errno))?;
+        if let (Some(donor), Some(idmap)) = (&self.donor, &self.idmap) {
+            mount::map_ids(tree.as_fd(), idmap.recursive, donor.as_fd())
+                .or_fail(|errno| self.not_mapped(&tree, errno))?;
+        }
+        self.set_flags(&tree)?;
+        Ok(tree)
+    }
+
+    fn no_source(&self, source: &Path, errno: Errno) -> Error {
+        let error = self
+            .error("mount")
+            .at(format!("{}/source", pointer(self.index)))
+            .because("source")
+            .errno(errno);
+        match errno {
+            Errno::ENOENT => error.hint(format!("create {} first", source.display())),
+            _ => error,
+        }
+    }
+
+    /// Which filesystem it is that can't be mapped is what the kernel doesn't say.
+    fn not_mapped(&self, tree: &OwnedFd, errno: Errno) -> Error {
+        let name = match &self.kind {
+            Kind::Filesystem { name, .. } => name.to_string_lossy().into_owned(),
+            Kind::Bind { source, .. } => filesystem_of(source).unwrap_or_else(|| {
+                let kind = nix::sys::statfs::fstatfs(tree).map(|stat| stat.filesystem_type().0);
+                kind.map_or("of the source".into(), |magic| format!("{magic:#x}"))
+            }),
+            Kind::Remount => String::new(),
+        };
+        let below = match &self.idmap {
+            Some(idmap) if idmap.recursive => " or one mounted below it",
+            _ => "",
+        };
+        let error = self.error("map ids of mount").errno(errno);
+        match errno {
+            Errno::EINVAL => error
+                .because(format!(
+                    "filesystem {name}{below} does not support id-mapped mounts on this kernel"
+                ))
+                .hint("leave idmap away, or put the files on ext4, xfs, btrfs or tmpfs (Linux 6.3)"),
+            Errno::EPERM => error
+                .because(format!(
+                    "filesystem {name}{below} belongs to another user namespace, or is id-mapped already"
+                ))
+                .hint("mapping ids needs root where the filesystem was mounted"),
+            _ => error,
+        }
+    }
+
+    /// In a user namespace, flags of the source are locked as the kernel would
+    /// lock them, had the mount been made there: they stay unless they are cleared by name, and that is
+    /// refused.
+    fn set_source_flags(&self, tree: &OwnedFd, user_namespace: bool) -> Result<()> {
+        let flags = || mount::flags(tree.as_fd()).or_fail(|errno| self.error("mount").errno(errno));
+        if !user_namespace
+            || self.options.attributes.is_empty() && self.options.recursive.is_empty()
+        {
+            return self.set_flags(tree);
+        }
+        let before = flags()?;
+        self.set_flags(tree)?;
+        let after = flags()?;
+        let locked = |flag: &str, asked: &str| {
+            self.error("mount")
+                .at(format!("{}/options", pointer(self.index)))
+                .because(format!(
+                    "`{asked}` is asked for, but the source is mounted {flag}, which is locked in a user namespace"
+                ))
+                .errno(Errno::EPERM)
+                .hint(format!("leave `{asked}` away, or mount the source without {flag}"))
+        };
+        for (bit, flag, word) in LOCKED {
+            if before & !after & bit != 0 {
+                return Err(locked(flag, word));
+            }
+        }
+        if (before ^ after) & LOCKED_TIMES != 0 {
+            return Err(locked(times(before), times(after)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_flags(&self, tree: &OwnedFd) -> Result<()> {
+        let apply = |recursive, change: Attributes| {
+            match change.is_empty() {
+            true => Ok(()),
+            false => mount::set_attributes(tree.as_fd(), recursive, change).or_fail(|errno| {
+                let error = self.error("set mount flags").errno(errno);
+                match errno {
+                    Errno::EPERM => error.hint(
+                        "flags that the source has outside are locked in a user namespace: leave away what would change them",
+                    ),
+                    _ => error,
+                }
+            }),
+        }
+        };
+        apply(true, self.options.recursive)?;
+        apply(false, self.options.attributes)
+    }
+
+    /// In the container's mount namespace, as copies for another user namespace become slaves.
+    pub(super) fn set_propagation(&self, tree: &OwnedFd) -> Result<()> {
+        for &(propagation, recursive) in &self.options.propagation {
+            let change = Attributes {
+                propagation,
+                ..Attributes::default()
+            };
+            mount::set_attributes(tree.as_fd(), recursive, change)
+                .or_fail(|errno| self.error("set mount propagation").errno(errno))?;
+        }
+        Ok(())
+    }
+}
+
+/// The word for what statfs(2) says of access times.
+fn times(flags: u64) -> &'static str {
+    match flags {
+        _ if flags & libc::ST_NOATIME != 0 => "noatime",
+        _ if flags & libc::ST_NODIRATIME != 0 => "nodiratime",
+        _ if flags & mount::ST_RELATIME != 0 => "relatime",
+        _ => "strictatime",
+    }
+}
+
+/// The type of the filesystem that `path` is on, from mountinfo.
+fn filesystem_of(path: &Path) -> Option<String> {
+    let file = nix::fcntl::open(
+        path,
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .ok()?;
+    let id = mount::mount_id(file.as_fd(), c"").ok()?;
+    let mounts = ::procfs::process::Process::myself()
+        .ok()?
+        .mountinfo()
+        .ok()?;
+    let found = mounts.0.into_iter().find(|mount| mount.mnt_id as u64 == id);
+    found.map(|mount| mount.fs_type)
+}
