@@ -20,7 +20,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::Serialize;
 
 use crate::error::{Error, Result, Step};
@@ -148,6 +148,16 @@ impl Findings {
         self.0.iter().any(|f| f.severity == Severity::Error)
     }
 
+    /// With pointers into `linux.resources`.
+    fn of_resources(mut self) -> Self {
+        for finding in &mut self.0 {
+            if let Some(below) = finding.pointer.strip_prefix("/linux/resources") {
+                finding.pointer = below.into();
+            }
+        }
+        self
+    }
+
     /// The warnings, unless there is an error.
     fn warnings(self, document: &'static str) -> Result<Vec<Finding>> {
         let mut warnings = self.0;
@@ -227,6 +237,37 @@ pub fn check_process(process: &Process) -> Result<Vec<Finding>> {
     let mut findings = Findings::default();
     validate::process(process, "", &mut findings);
     findings.warnings(PROCESS)
+}
+
+const RESOURCES: &str = "resources";
+
+/// The document of `update --resources FILE`: a `linux.resources` object, as a type. Pointers are
+/// relative to it. Its rules are those of [`check_resources`].
+pub fn parse_resources(raw: &[u8]) -> Result<(LinuxResources, Extra, Vec<Finding>)> {
+    let mut findings = Findings::default();
+    // By itself first: what is whole stays in its place in the other document.
+    if syntax::read(raw, &mut findings).is_none() {
+        findings.warnings(RESOURCES)?;
+        return Err(Error::new(RESOURCES).because("not understood"));
+    }
+    let before =
+        format!(r#"{{"ociVersion":"{OCI_VERSION}","root":{{"path":"/"}},"linux":{{"resources":"#);
+    let config = [before.as_bytes(), raw, b"}}"].concat();
+    let parsed = parse::config(&config, &mut findings);
+    let warnings = findings.of_resources().warnings(RESOURCES)?;
+    let (spec, extra) = parsed.ok_or_else(|| Error::new(RESOURCES).because("not understood"))?;
+    let resources = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().clone());
+    Ok((resources.unwrap_or_default(), extra, warnings))
+}
+
+/// The rules of `linux.resources`, for limits that are to take the place of others.
+pub fn check_resources(resources: &LinuxResources) -> Result<Vec<Finding>> {
+    let mut findings = Findings::default();
+    validate::resources(resources, &mut findings);
+    findings.of_resources().warnings(RESOURCES)
 }
 
 /// Everything that can be said of a config.json without looking at the host: the findings of

@@ -7,6 +7,7 @@
 
 mod apply;
 mod attach;
+mod change;
 mod controllers;
 mod convert;
 pub mod devices;
@@ -15,9 +16,11 @@ mod hierarchy;
 mod plan;
 mod processes;
 mod remove;
+mod stats;
 pub mod systemd;
 mod tree;
 mod walk;
+mod watch;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -25,6 +28,7 @@ use std::path::PathBuf;
 pub use attach::Loaded;
 pub use hierarchy::Hierarchy;
 pub use plan::{Devices, Plan, plan};
+pub use stats::{NetworkInterface, Stats};
 pub use tree::{Cgroup, Place, Site};
 
 use crate::error::{Error, Result};

@@ -16,6 +16,7 @@ pub use global::{Driver, Global, Rootless};
 pub mod check;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 
 /// The release of the runtime specification that configs are read by.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -90,7 +92,8 @@ macro_rules! command {
     };
 }
 
-/// In the order of `--help`.
+/// In the order of `--help`. checkpoint and restore are not among them: podman asks for their help
+/// text to find out whether they exist.
 pub static ALL: &[Command] = &[
     command!(
         run,
@@ -143,6 +146,13 @@ pub static ALL: &[Command] = &[
         "Freeze all processes of a container"
     ),
     command!(resume, Tail::Options, 1, "Let a paused container go on"),
+    command!(update, Tail::Options, 1, "Change the limits of a container"),
+    command!(
+        events,
+        Tail::Options,
+        1,
+        "Print what a container uses, and when it runs out of memory, as JSON"
+    ),
     command!(
         check,
         Tail::Options,
@@ -157,10 +167,6 @@ pub static ALL: &[Command] = &[
         "Print what this runtime supports as JSON"
     ),
 ];
-
-/// Commands of runc that a later version brings. checkpoint and restore are not among
-/// them: podman asks for their help text to find out whether they exist.
-pub const LATER: &[&str] = &["update", "events"];
 
 /// Refuses the options of this list that were given: to ignore one in silence would make
 /// the caller believe that it worked.

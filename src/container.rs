@@ -2,9 +2,11 @@
 
 mod agent;
 pub mod create;
+pub mod events;
 pub mod exec;
 mod plan;
 pub mod record;
+pub mod update;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

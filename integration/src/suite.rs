@@ -13,6 +13,7 @@ mod check_program;
 mod churn;
 mod contract;
 mod engines;
+mod events;
 mod exec;
 mod hooks;
 mod idmap;
@@ -36,6 +37,7 @@ mod scheduling;
 mod seccomp;
 mod seccomp_notify;
 mod terminal;
+mod update;
 
 #[derive(Clone, Copy)]
 pub struct Test {
@@ -106,6 +108,8 @@ pub fn all() -> Vec<Test> {
         cgroups::TESTS,
         limits::TESTS,
         rdt::TESTS,
+        update::TESTS,
+        events::TESTS,
         engines::TESTS,
         exec::TESTS,
         terminal::TESTS,

@@ -22,6 +22,7 @@ use super::schema::quote;
 use super::{Finding, Findings};
 
 pub(super) use process::process;
+pub(super) use resources::resources;
 
 /// The kernel's `__NEW_UTS_LEN`.
 const UTS_NAME_MAX: usize = 64;

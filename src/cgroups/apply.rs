@@ -53,13 +53,14 @@ impl Cgroup {
         };
         for ceiling in &plan.ceilings {
             if ceiling.limit <= used {
-                return Err(Error::new("limit memory of")
-                    .on(self.path().display())
+                let what = match ceiling.with_swap {
+                    true => "memory+swap",
+                    false => "memory",
+                };
+                return Err(Error::new(format!("rejecting {what} limit"))
+                    .on(ceiling.limit)
                     .at(ceiling.pointer.clone())
-                    .because(format!(
-                        "the limit of {} bytes is not above the {used} bytes in use",
-                        ceiling.limit
-                    )));
+                    .because(format!("{used} bytes of memory are in use already")));
             }
         }
         Ok(())
@@ -105,7 +106,13 @@ impl Cgroup {
         }
         let error = error.because(format!("this kernel has no {}", write.file));
         match controller {
-            "hugetlb" => error.hint(format!("its huge pages are of {}", huge_page_sizes())),
+            "hugetlb" => {
+                let sizes = huge_page_sizes();
+                error.hint(match sizes.is_empty() {
+                    true => "it has no huge pages".into(),
+                    false => format!("its huge pages are of {}", sizes.join(", ")),
+                })
+            }
             "memory" if write.file.starts_with("memory.swap") => error
                 .hint("it has no swap accounting (swapaccount=1 on its command line, CONFIG_SWAP)"),
             _ => error,
@@ -117,7 +124,9 @@ impl Cgroup {
 fn objection(write: &Write, errno: Errno) -> (Option<String>, Option<String>) {
     let reason = match (write.file.as_ref(), errno) {
         ("cpu.max", Errno::EINVAL) => {
-            "the quota is at least 1000 and the period from 1000 to 1000000 microseconds".into()
+            "the quota is at least 1000, the period from 1000 to 1000000 microseconds, and \
+             cpu.max.burst at most the quota"
+                .into()
         }
         ("cpu.max.burst", Errno::EINVAL) => "the burst is at most the quota".into(),
         ("cpu.weight", Errno::EINVAL) => "an idle cgroup (cpu.idle 1) has no weight".into(),
@@ -153,9 +162,10 @@ fn online(what: &str) -> String {
         .map_or_else(|_| "not known".into(), |list| list.trim().to_owned())
 }
 
-fn huge_page_sizes() -> String {
+/// As they stand in the names of files: `2MB`.
+pub(super) fn huge_page_sizes() -> Vec<String> {
     let Ok(list) = std::fs::read_dir("/sys/kernel/mm/hugepages") else {
-        return "no size".into();
+        return Vec::new();
     };
     let mut sizes: Vec<u64> = list
         .filter_map(|entry| {
@@ -167,16 +177,12 @@ fn huge_page_sizes() -> String {
         })
         .collect();
     sizes.sort_unstable();
-    let sizes: Vec<_> = sizes
+    sizes
         .into_iter()
         .map(|kib| match kib {
             kib if kib % (1 << 20) == 0 => format!("{}GB", kib >> 20),
             kib if kib % (1 << 10) == 0 => format!("{}MB", kib >> 10),
             kib => format!("{kib}KB"),
         })
-        .collect();
-    match sizes.is_empty() {
-        true => "no size".into(),
-        false => sizes.join(", "),
-    }
+        .collect()
 }

@@ -44,6 +44,8 @@ pub enum Devices {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ceiling {
     pub limit: u64,
+    /// It is one of memory and swap together.
+    pub with_swap: bool,
     pub pointer: String,
 }
 
@@ -206,15 +208,19 @@ impl Planner<'_> {
             self.write("memory.low", value, "/memory/reservation");
         }
         if memory.check_before_update() == Some(true) {
-            for (limit, field) in [
-                (memory.swap(), "/memory/swap"),
-                (memory.limit(), "/memory/limit"),
+            for (limit, field, with_swap) in [
+                (memory.swap(), "/memory/swap", true),
+                (memory.limit(), "/memory/limit", false),
             ] {
                 if let Some(limit) = limit.and_then(|limit| u64::try_from(limit).ok())
                     && limit > 0
                 {
                     let pointer = self.at(field);
-                    self.plan.ceilings.push(Ceiling { limit, pointer });
+                    self.plan.ceilings.push(Ceiling {
+                        limit,
+                        with_swap,
+                        pointer,
+                    });
                 }
             }
         }
@@ -274,7 +280,7 @@ impl Planner<'_> {
             if idle == Some(1) {
                 self.warn(
                     "/cpu/shares",
-                    "ignored: an idle cgroup (cpu.idle 1) has no weight",
+                    "unable to apply both cpu.idle and cpu.weight: an idle cgroup has no weight",
                 );
             } else {
                 self.write("cpu.weight", weight, "/cpu/shares");

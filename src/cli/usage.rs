@@ -62,9 +62,6 @@ fn pointer(command: Option<&Command>) -> String {
 
 pub fn unknown_command(word: &OsStr) -> Error {
     let word = word.to_string_lossy();
-    if commands::LATER.contains(&&*word) {
-        return Error::new(format!("command {word} is not available in this version"));
-    }
     let names = commands::ALL.iter().map(|command| command.name);
     let hint = match closest(&word, names) {
         Some(name) => format!("did you mean {name}? {}", pointer(None)),

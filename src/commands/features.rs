@@ -224,7 +224,7 @@ fn features() -> Features {
                 v2: true,
                 systemd: true,
                 systemd_user: true,
-                rdma: false,
+                rdma: true,
             },
             seccomp: Seccomp {
                 enabled: true,

@@ -258,7 +258,7 @@ fn pids_limit_of_minus_one_is_none_and_zero_is_one(lab: &Lab) {
 }
 
 /// A whole disk of this machine: its number, as `/sys/class/block` tells it.
-fn disk() -> Option<(u64, u64)> {
+pub(super) fn disk() -> Option<(u64, u64)> {
     let mut names: Vec<PathBuf> = fs::read_dir("/sys/class/block")
         .ok()?
         .flatten()

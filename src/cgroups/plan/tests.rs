@@ -267,6 +267,7 @@ fn check_before_update_makes_ceilings() {
         plan.ceilings,
         [Ceiling {
             limit: 4096,
+            with_swap: false,
             pointer: "/linux/resources/memory/limit".into()
         }]
     );

@@ -23,21 +23,6 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
             "",
         ),
         (
-            "update c",
-            "command update is not available in this version",
-            "",
-        ),
-        (
-            "update --help",
-            "command update is not available in this version",
-            "",
-        ),
-        (
-            "events c",
-            "command events is not available in this version",
-            "",
-        ),
-        (
             "--rot /x list",
             "unknown option --rot",
             "did you mean --root?",
