@@ -25,6 +25,7 @@ pub mod pause;
 pub mod ps;
 pub mod resume;
 pub mod run;
+pub mod seccomp;
 pub mod spec;
 pub mod start;
 pub mod state;
@@ -158,6 +159,12 @@ pub static ALL: &[Command] = &[
         Tail::Options,
         2,
         "Say what is wrong with a bundle, without making anything"
+    ),
+    command!(
+        seccomp,
+        Tail::Options,
+        1,
+        "Explain what a seccomp profile does with a system call"
     ),
     command!(spec, Tail::Options, 1, "Write a config.json to start from"),
     command!(

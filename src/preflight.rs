@@ -7,11 +7,14 @@
 mod host;
 mod ids;
 mod limits;
+mod machine;
 mod mounts;
 mod program;
 mod view;
 
 use std::path::Path;
+
+pub use machine::{Machine, version};
 
 use nix::errno::Errno;
 

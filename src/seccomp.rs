@@ -7,13 +7,13 @@
 mod action;
 mod arch;
 mod condition;
+pub mod engine;
 mod explain;
-#[cfg(test)]
 mod interpreter;
 mod plan;
 mod program;
 mod rule;
-mod spelling;
+mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -28,15 +28,28 @@ use oci_spec::runtime::{
 
 pub use action::Action;
 pub use arch::Arch;
+pub use condition::ARGUMENTS;
 pub use explain::{Reason, Verdict, explain};
 use plan::Plan;
 use rule::POINTER;
+pub use summary::{Abi, Answered, Summary, summarize};
 
+use crate::bundle::nearest;
 use crate::error::{Error, Result};
 use crate::sys;
 
 /// The longest program that the kernel loads (BPF_MAXINSNS).
 const MAX_INSTRUCTIONS: usize = 4096;
+
+/// The nearest name of a system call, for hints.
+pub fn nearest_call(name: &str) -> Option<&'static str> {
+    nearest(name, table::names())
+}
+
+/// Whether any table has the name.
+pub fn is_call(name: &str) -> bool {
+    table::Syscall::named(name).is_some()
+}
 
 /// A compiled profile, ready to be installed.
 #[derive(Debug, Clone)]
@@ -179,7 +192,7 @@ impl fmt::Display for Warning {
                     f,
                     "seccomp: unknown system call {name:?} ({pointer}) is ignored"
                 )?;
-                match spelling::closest(name, table::names()) {
+                match nearest(name, table::names()) {
                     Some(known) => write!(f, ": did you mean {known}?"),
                     None => Ok(()),
                 }

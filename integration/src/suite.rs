@@ -15,6 +15,7 @@ mod contract;
 mod engines;
 mod events;
 mod exec;
+mod explain;
 mod hooks;
 mod idmap;
 mod inheritance;
@@ -112,6 +113,7 @@ pub fn all() -> Vec<Test> {
         events::TESTS,
         engines::TESTS,
         exec::TESTS,
+        explain::TESTS,
         terminal::TESTS,
         hooks::TESTS,
         contract::TESTS,

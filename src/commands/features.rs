@@ -7,9 +7,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::check::Format;
 use super::{COMMIT, Global, SPEC_VERSION, VERSION, print};
 use crate::cgroups::systemd;
+use crate::preflight::Machine;
 use crate::rootfs::options;
+
+mod host;
 
 const HOOKS: &[&str] = &[
     "prestart",
@@ -129,9 +133,31 @@ const MEMORY_POLICY_FLAGS: &[&str] = &[
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
-pub struct Args {}
+pub struct Args {
+    /// Instead: what this machine, its kernel and this user have, and what is missing for what
+    #[arg(long)]
+    pub host: bool,
+    /// Form of --host
+    #[arg(
+        short,
+        long,
+        value_name = "text|json",
+        value_enum,
+        hide_possible_values = true,
+        default_value = "text"
+    )]
+    pub format: Format,
+}
 
-pub fn run(_args: Args, _global: &Global) -> anyhow::Result<u8> {
+pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
+    if args.host {
+        let machine = Machine::see();
+        let text = match args.format {
+            Format::Text => host::to_text(&machine),
+            Format::Json => serde_json::to_string_pretty(&machine)? + "\n",
+        };
+        return Ok(print(&text)?);
+    }
     let mut text = serde_json::to_string_pretty(&features())?;
     text.push('\n');
     Ok(print(&text)?)

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Global;
 use crate::error::{Error, Step};
 
+mod image;
 mod template;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
@@ -20,12 +21,26 @@ pub struct Args {
     /// For a container that an ordinary user runs: in a user namespace, with the host's network
     #[arg(long)]
     pub rootless: bool,
+    /// For an image that was unpacked to rootfs beside it: what its config says, image-spec's conversion
+    #[arg(long, value_name = "FILE")]
+    pub image_config: Option<PathBuf>,
+    /// What is to be run in place of a shell, or of the image's Cmd
+    #[arg(value_name = "ARGS")]
+    pub args: Vec<String>,
 }
 
 pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
     let mut spec = template::Spec::default();
     if args.rootless {
         spec = spec.into_rootless(geteuid().as_raw(), getegid().as_raw());
+    }
+    match &args.image_config {
+        Some(image) => {
+            let rootfs = args.bundle.join("rootfs");
+            image::read(image)?.apply(&mut spec, &rootfs, &args.args)?;
+        }
+        None if !args.args.is_empty() => spec.set_arguments(args.args.clone()),
+        None => {}
     }
     let path = args.bundle.join("config.json");
     let mut file = OpenOptions::new()
@@ -127,6 +142,8 @@ mod tests {
         let args = Args {
             bundle: dir.clone(),
             rootless: false,
+            image_config: None,
+            args: Vec::new(),
         };
         let global = Global::new(None, Default::default(), Default::default()).unwrap();
         assert_eq!(run(args.clone(), &global).unwrap(), 0);

@@ -66,7 +66,7 @@ pub fn online(list: &str, file: &str, what: &str, pointer: &str, findings: &mut 
     }
 }
 
-fn has_filesystem_mounted(name: &str) -> bool {
+pub fn has_filesystem_mounted(name: &str) -> bool {
     let mounts = read("/proc/self/mounts").unwrap_or_default();
     mounts
         .lines()
@@ -241,6 +241,30 @@ fn namespaces(bundle: &Bundle, findings: &mut Vec<Finding>) {
     }
 }
 
+pub fn has_apparmor() -> bool {
+    read("/sys/module/apparmor/parameters/enabled").as_deref() == Some("Y")
+}
+
+/// Every kind by its name in config.json, and whether it can be had.
+pub fn namespaces_there() -> impl Iterator<Item = (String, bool)> {
+    let kinds = [
+        (Type::Cgroup, "cgroup"),
+        (Type::Ipc, "ipc"),
+        (Type::Mount, "mount"),
+        (Type::Network, "network"),
+        (Type::Pid, "pid"),
+        (Type::Time, "time"),
+        (Type::User, "user"),
+        (Type::Uts, "uts"),
+    ];
+    kinds.into_iter().map(|(kind, name)| {
+        let (file, limit) = kernel_names(kind);
+        let exists = Path::new("/proc/self/ns").join(file).exists();
+        let limit = read(Path::new("/proc/sys/user").join(limit));
+        (name.to_owned(), exists && limit.as_deref() != Some("0"))
+    })
+}
+
 /// Labels that no module of this kernel knows: applied they would be nothing.
 fn labels(bundle: &Bundle, findings: &mut Vec<Finding>) {
     let Some(process) = bundle.spec.process() else {
@@ -249,8 +273,7 @@ fn labels(bundle: &Bundle, findings: &mut Vec<Finding>) {
     let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
     if let Some(profile) = given(process.apparmor_profile()).filter(|name| name != "unconfined") {
         const POINTER: &str = "/process/apparmorProfile";
-        let enabled = read("/sys/module/apparmor/parameters/enabled");
-        if enabled.as_deref() != Some("Y") {
+        if !has_apparmor() {
             let message = format!("profile {profile:?}: AppArmor is not enabled in this kernel");
             let hint = "remove apparmorProfile, or boot with apparmor=1 security=apparmor";
             findings.push(Finding::error(POINTER, message).hint(hint));

@@ -115,13 +115,13 @@ fn permitted(
     }
 }
 
-fn is_on_path(program: &str) -> bool {
+pub fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
-/// subuid(5): the user's name or number, the first id, how many.
-fn granted(file: &str) -> Vec<(u64, u64)> {
+/// subuid(5) has the user's name or number, the first id, how many: the first id and the end of each.
+pub fn granted(file: &str) -> Vec<(u64, u64)> {
     let uid = Uid::effective();
     let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
     let text = read(file).unwrap_or_default();

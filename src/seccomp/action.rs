@@ -1,5 +1,8 @@
 //! What a filter answers.
 
+use std::fmt;
+
+use nix::errno::Errno;
 use oci_spec::runtime::LinuxSeccompAction;
 
 use crate::error::{Error, Result};
@@ -68,6 +71,27 @@ impl Action {
     pub fn is_more_permissive_than(self, other: Action) -> bool {
         let rank = |action: Action| (action.0 & !DATA) as i32;
         rank(self) > rank(other)
+    }
+}
+
+/// `allow`, `errno EPERM`, `kill process`.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = self.0 & DATA;
+        match self.0 & !DATA {
+            libc::SECCOMP_RET_ERRNO if data == 0 => f.write_str("errno 0 (not done, said to be)"),
+            libc::SECCOMP_RET_ERRNO => match Errno::from_raw(data as i32) {
+                Errno::UnknownErrno => write!(f, "errno {data}"),
+                errno => write!(f, "errno {errno:?}"),
+            },
+            libc::SECCOMP_RET_ALLOW => f.write_str("allow"),
+            libc::SECCOMP_RET_LOG => f.write_str("log"),
+            libc::SECCOMP_RET_TRACE => write!(f, "trace {data}"),
+            libc::SECCOMP_RET_TRAP => f.write_str("trap (SIGSYS)"),
+            libc::SECCOMP_RET_USER_NOTIF => f.write_str("notify the agent"),
+            libc::SECCOMP_RET_KILL_PROCESS => f.write_str("kill process"),
+            _ => f.write_str("kill thread"),
+        }
     }
 }
 

@@ -83,6 +83,34 @@ impl Arch {
         })
     }
 
+    /// As config.json and people call it, without SCMP_ARCH_.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::X86 => "x86",
+            Arch::X32 => "x32",
+            Arch::Aarch64 => "aarch64",
+            Arch::Arm => "arm",
+            Arch::Riscv64 => "riscv64",
+            Arch::S390x => "s390x",
+            Arch::S390 => "s390",
+            Arch::Ppc64le => "ppc64le",
+            Arch::Loongarch64 => "loongarch64",
+        }
+    }
+
+    /// As Go calls the machines of which this is the native ABI; engines' profiles do so.
+    pub const fn go_name(self) -> &'static str {
+        match self {
+            Arch::X86_64 | Arch::X32 => "amd64",
+            Arch::X86 => "386",
+            Arch::Aarch64 => "arm64",
+            Arch::Loongarch64 => "loong64",
+            Arch::S390x | Arch::S390 => "s390x",
+            other => other.name(),
+        }
+    }
+
     /// What the kernel puts into `seccomp_data.arch` (AUDIT_ARCH_*, linux/audit.h).
     /// x86_64 and x32 share one value; the call's number tells them apart.
     pub const fn audit(self) -> u32 {

@@ -1,6 +1,7 @@
 //! Conditions on a call's arguments, and the instructions that test them.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
@@ -147,4 +148,22 @@ pub fn fragment(conditions: &[Condition], arch: Arch) -> Result<Vec<sock_filter>
         }
     });
     Ok(instructions.collect())
+}
+/// `arg0 & 0x7e020000 == 0x0`.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = match self.operator {
+            Operator::ScmpCmpNe => "!=",
+            Operator::ScmpCmpLt => "<",
+            Operator::ScmpCmpLe => "<=",
+            Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq => "==",
+            Operator::ScmpCmpGe => ">=",
+            Operator::ScmpCmpGt => ">",
+        };
+        write!(f, "arg{}", self.argument)?;
+        if self.mask != u64::MAX {
+            write!(f, " & {:#x}", self.mask)?;
+        }
+        write!(f, " {operator} {:#x}", self.value)
+    }
 }

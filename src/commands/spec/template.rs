@@ -4,6 +4,7 @@
 //! write them in another order each time.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -19,6 +20,8 @@ pub struct Spec {
     root: Root,
     hostname: Text,
     mounts: Vec<Mount>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
     linux: Linux,
 }
 
@@ -36,9 +39,12 @@ struct Process {
 }
 
 #[derive(Serialize)]
-struct User {
-    uid: u32,
-    gid: u32,
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_gids: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -118,7 +124,11 @@ impl Default for Spec {
             oci_version: SPEC_VERSION.into(),
             process: Process {
                 terminal: true,
-                user: User { uid: 0, gid: 0 },
+                user: User {
+                    uid: 0,
+                    gid: 0,
+                    additional_gids: Vec::new(),
+                },
                 args: texts(&["sh"]),
                 env: texts(&[
                     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -143,6 +153,7 @@ impl Default for Spec {
             },
             hostname: "husk".into(),
             mounts: MOUNTS.iter().map(Mount::new).collect(),
+            annotations: BTreeMap::new(),
             linux: Linux {
                 uid_mappings: Vec::new(),
                 gid_mappings: Vec::new(),
@@ -163,6 +174,44 @@ impl Default for Spec {
 }
 
 impl Spec {
+    /// A program of its own is run without a terminal: it need not be a shell.
+    pub fn set_arguments(&mut self, args: Vec<String>) {
+        self.process.args = args.into_iter().map(Text::from).collect();
+        self.process.terminal = false;
+    }
+
+    /// `NAME=value`, in place of one of that name.
+    pub fn set_variable(&mut self, entry: String) {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        let same = |other: &Text| other.split('=').next() == Some(&name);
+        match self.process.env.iter().position(same) {
+            Some(at) => self.process.env[at] = entry.into(),
+            None => self.process.env.push(entry.into()),
+        }
+    }
+
+    pub fn set_directory(&mut self, path: String) {
+        self.process.cwd = path.into();
+    }
+
+    pub fn set_user(&mut self, user: User) {
+        self.process.user = user;
+    }
+
+    /// Data that shall not be written into the image: in memory, with what the image has there.
+    pub fn add_volume(&mut self, destination: String) {
+        self.mounts.push(Mount {
+            destination: destination.into(),
+            kind: "tmpfs".into(),
+            source: "tmpfs".into(),
+            options: texts(&["nosuid", "nodev", "tmpcopyup"]),
+        });
+    }
+
+    pub fn set_annotations(&mut self, annotations: BTreeMap<String, String>) {
+        self.annotations = annotations;
+    }
+
     /// What an ordinary user can have: the own ids as root in a user namespace, the host's
     /// network with its sysfs (a new sysfs needs a network namespace of one's own), no
     /// limits, no other user's or group's files.
