@@ -194,29 +194,27 @@ impl Container {
     /// Where one more process is to be born: with the first one, which may have divided the container's
     /// cgroup and moved below it, as systemd does. `None` for a container without a cgroup.
     fn cgroup_of_init(&self) -> Result<Option<OwnedFd>> {
-        let Some(cgroup) = self.cgroup()? else {
-            return match &self.record.cgroup {
-                None => Ok(None),
-                Some(place) => Err(Error::new("cgroup not exist").on(place.path().display())),
-            };
+        let Some(place) = &self.record.cgroup else {
+            return Ok(None);
         };
-        if !cgroup.is_divided()? {
-            return cgroup
-                .fd()
-                .try_clone_to_owned()
-                .map(Some)
-                .step("open cgroup", self.id());
-        }
+        let below = match self.cgroup()? {
+            Some(cgroup) if !cgroup.is_divided()? => {
+                let cgroup = cgroup.fd().try_clone_to_owned();
+                return cgroup.map(Some).step("open cgroup", self.id());
+            }
+            Some(_) => place.below.as_path(),
+            // Its processes were moved, and it was removed, by an administrator.
+            None => Path::new(""),
+        };
         let path = format!(
             "/proc/{}/cgroup",
             self.record.init.map_or(0, |init| init.pid)
         );
         let text = std::fs::read_to_string(&path).step("read", &path)?;
         let unified = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let place = cgroup.place();
         let below = unified
             .map(Path::new)
-            .filter(|below| below.starts_with(&place.below))
+            .filter(|found| found.starts_with(below))
             .ok_or_else(|| {
                 Error::new("find cgroup of the first process")
                     .on(&path)

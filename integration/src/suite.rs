@@ -28,6 +28,7 @@ mod mounts;
 mod namespaces;
 mod network_devices;
 mod overlay;
+mod pause;
 mod pidfd_socket;
 mod privileges;
 mod process;
@@ -110,6 +111,7 @@ pub fn all() -> Vec<Test> {
         limits::TESTS,
         rdt::TESTS,
         update::TESTS,
+        pause::TESTS,
         events::TESTS,
         engines::TESTS,
         exec::TESTS,

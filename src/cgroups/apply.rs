@@ -30,7 +30,7 @@ impl Cgroup {
     }
 
     /// The error comes with the write that it is about.
-    fn set<'w>(&self, write: &'w Write) -> Result<(), (&'w Write, Errno)> {
+    pub(super) fn set<'w>(&self, write: &'w Write) -> Result<(), (&'w Write, Errno)> {
         match (
             file::write(self.fd(), &write.file, &write.value),
             &write.absent,
@@ -43,7 +43,7 @@ impl Cgroup {
 
     /// Best effort, as the kernel takes and gives memory meanwhile. Without `memory.current` there
     /// is nothing to compare with, and the limit itself fails.
-    fn check_ceilings(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn check_ceilings(&self, plan: &Plan) -> Result<()> {
         if plan.ceilings.is_empty() {
             return Ok(());
         }

@@ -7,13 +7,6 @@ use super::plan::{Absent, Plan, Write};
 use super::tree::Cgroup;
 use crate::error::Result;
 
-/// What a file held, and the words that put it back.
-#[derive(Debug, PartialEq, Eq)]
-struct Before {
-    file: String,
-    value: String,
-}
-
 impl Cgroup {
     /// Adds what is in force to limits that mean something only together with it: the period to a
     /// quota that comes alone and the other way round, the memory limit to one of memory and swap.
@@ -41,39 +34,52 @@ impl Cgroup {
         }
     }
 
-    /// Sets the limits of a plan, or leaves all as they were.
+    /// Sets the limits of a plan and does what else is to be done, or leaves all limits as they were.
     ///
     /// # Errors
-    /// Those of [`Cgroup::apply`]. A hint tells of values that could not be put back.
-    pub fn change(&self, plan: &Plan) -> Result<()> {
-        let mut before: Vec<Before> = plan
-            .writes
-            .iter()
-            .chain(&plan.unified)
-            .filter_map(|write| self.before(write))
-            .collect();
-        let Err(error) = self.apply(plan) else {
-            return Ok(());
+    /// Those of [`Cgroup::apply`] and of `rest`. A hint tells of values that could not be put back.
+    pub fn change(&self, plan: &mut Plan, rest: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.check_ceilings(plan)?;
+        let writes = plan.writes.iter().chain(&plan.unified);
+        let mut before = Plan {
+            writes: writes.filter_map(|write| self.before(write)).collect(),
+            ..Plan::default()
         };
+        let done = self
+            .tell_owner(plan)
+            .and_then(|()| self.apply(plan))
+            .and_then(|()| rest());
+        let Err(error) = done else { return Ok(()) };
         // What was refused because of another file's value is tried again when that is back.
-        before.reverse();
+        before.writes.reverse();
+        let _ = self.tell_owner(&mut before);
         for _ in 0..2 {
-            before.retain(|old| file::write(self.fd(), &old.file, &old.value).is_err());
+            before.writes.retain(|write| self.set(write).is_err());
         }
-        Err(match before.is_empty() {
+        Err(match before.writes.is_empty() {
             true => error,
             false => {
-                let files: Vec<_> = before.iter().map(|old| old.file.as_str()).collect();
+                let files: Vec<_> = before.writes.iter().map(|old| old.file.as_ref()).collect();
                 error.hint(format!("{} could not be put back", files.join(", ")))
             }
         })
     }
 
-    fn before(&self, write: &Write) -> Option<Before> {
+    /// systemd would write its own idea of a unit's limits again one day.
+    fn tell_owner(&self, plan: &mut Plan) -> Result<()> {
+        match &self.place().owner {
+            Some(owner) => owner.update(plan),
+            None => Ok(()),
+        }
+    }
+
+    /// What undoes a write.
+    fn before(&self, write: &Write) -> Option<Write> {
         match (file::read(self.fd(), &write.file), &write.absent) {
-            (Ok(text), _) => Some(Before {
-                file: write.file.to_string(),
+            (Ok(text), _) => Some(Write {
                 value: value_before(&write.file, &text, &write.value),
+                absent: Absent::Refuse,
+                ..write.clone()
             }),
             (Err(_), Absent::Instead(other)) => self.before(other),
             // Can't be read, so it can't be put back either: cgroup.kill, memory.reclaim.

@@ -121,11 +121,13 @@ impl Cgroup {
     }
 
     /// Whether controllers are on below it: then it can't have processes itself, cgroups(7), "No internal
-    /// processes".
+    /// processes", unless those below are its processes' threads.
     pub fn is_divided(&self) -> Result<bool> {
-        let enabled = file::read(self.fd(), "cgroup.subtree_control")
-            .step("read cgroup.subtree_control of", self.path().display())?;
-        Ok(!enabled.trim().is_empty())
+        let read = |name: &'static str| {
+            file::read(self.fd(), name).step("read", self.path().join(name).display())
+        };
+        Ok(!read("cgroup.subtree_control")?.trim().is_empty()
+            && read("cgroup.type")?.trim() != "domain threaded")
     }
 
     /// How often the kernel has killed a process here for want of memory; `None` without the memory

@@ -60,14 +60,17 @@ impl Watch {
         more
     }
 
-    /// Until something changes after the two questions above were last asked, or for that long.
+    /// Until something changes after the two questions above were last asked, or for that long, but for at
+    /// most a second: the kernel holds marks back for some milliseconds (cgroup_file_notify), and has none to
+    /// give when the cgroup is removed meanwhile.
     pub fn wait(&self, time: Duration) -> Result<()> {
         let mut fds = vec![PollFd::new(self.cgroup_events.as_fd(), PollFlags::POLLPRI)];
         if let Some(events) = &self.memory_events {
             fds.push(PollFd::new(events.as_fd(), PollFlags::POLLPRI));
         }
         let time =
-            PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            PollTimeout::try_from(time.min(Duration::from_secs(1)) + Duration::from_millis(1))
+                .unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, time) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno).step("wait for", "events of the cgroup"),

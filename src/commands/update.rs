@@ -2,16 +2,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{Global, refuse};
+use super::Global;
 use crate::bundle;
-use crate::container::update::update;
+use crate::container::update::{Change, update};
 use crate::error::{Error, Result, Step};
 use crate::log;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
 pub struct Args {
-    /// File with limits as in linux.resources, - for standard input; other options are then not used
+    /// File with limits as in linux.resources, - for standard input; the options of these are then not used
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
     /// Weight of the container's block I/O, 10 to 1000
@@ -90,6 +90,12 @@ const OPTIONS: &[(&str, &str)] = &[
     ("--pids-limit", "/pids/limit"),
 ];
 
+/// And of `linux.intelRdt`.
+const SCHEMATA: &[(&str, &str)] = &[
+    ("--l3-cache-schema", "/linux/intelRdt/l3CacheSchema"),
+    ("--mem-bw-schema", "/linux/intelRdt/memBwSchema"),
+];
+
 impl Args {
     /// What the options ask for, in the form of `--resources`.
     fn document(&self) -> Value {
@@ -131,9 +137,10 @@ impl Args {
 
 /// Names the option in the place of the entry that it became.
 fn by_option(error: Error) -> Error {
+    let mut options = OPTIONS.iter().chain(SCHEMATA);
     let option = error
         .pointer()
-        .and_then(|pointer| OPTIONS.iter().find(|(_, entry)| *entry == pointer));
+        .and_then(|pointer| options.find(|(_, entry)| *entry == pointer));
     match option {
         Some((option, _)) => error.at(*option),
         None => error,
@@ -185,10 +192,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    refuse(&[
-        ("--l3-cache-schema", args.l3_cache_schema.is_some()),
-        ("--mem-bw-schema", args.mem_bw_schema.is_some()),
-    ])?;
     let (raw, by_options) = match &args.resources {
         Some(path) => {
             if args.document() != json!({}) {
@@ -207,7 +210,13 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
                 warning.pointer, warning.message
             ));
         }
-        update(&global.root, &args.id, resources, extra.pids_limit)
+        let change = Change {
+            resources,
+            pids: extra.pids_limit,
+            l3_cache: args.l3_cache_schema.as_deref(),
+            memory_bandwidth: args.mem_bw_schema.as_deref(),
+        };
+        update(&global.root, &args.id, change)
     });
     match by_options {
         true => done.map_err(by_option)?,

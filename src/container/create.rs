@@ -383,13 +383,11 @@ pub(super) fn stdio_owner(spec: &Spec, process: Option<&oci::Process>) -> Option
 fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
     let own = namespaces.origin(CloneFlags::CLONE_NEWCGROUP) == Origin::New;
     let writable = spec.mounts().iter().flatten().any(|mount| {
-        mount.typ().as_deref() == Some("cgroup")
+        let options = || mount.options().iter().flatten();
+        mount.source().as_deref() == Some(Path::new("cgroup"))
             && mount.destination() == Path::new("/sys/fs/cgroup")
-            && !mount
-                .options()
-                .iter()
-                .flatten()
-                .any(|option| option == "ro")
+            // A bind mount's source is a path.
+            && !options().any(|option| matches!(option.as_str(), "ro" | "bind" | "rbind"))
     });
     let uid = spec
         .process()

@@ -53,6 +53,7 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
         ("orphans", [count]) => orphans(count.parse().unwrap_or(1)),
         ("forks", [count]) => Some(forks(count.parse().unwrap_or(1))),
         ("alloc", [mib]) => Some(alloc(mib.parse().unwrap_or(1))),
+        ("hugepages", [count]) => Some(huge_pages(count.parse().unwrap_or(1))),
         ("child-alloc", [mib]) => Some(child_alloc(mib)),
         ("burn", [seconds]) => Some(burn(seconds.parse().unwrap_or(1.0))),
         ("net", []) => Some(net()),
@@ -137,6 +138,29 @@ fn alloc(mib: usize) -> Value {
     }
     std::hint::black_box(&memory);
     json!(mib)
+}
+
+/// Maps that many pages of 2 MiB, uses and unmaps them.
+fn huge_pages(count: usize) -> Value {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    let length = count << 21;
+    // SAFETY: a new mapping of this program's own, written within its length, and unmapped once.
+    unsafe {
+        let memory = libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        );
+        if memory == libc::MAP_FAILED {
+            return crate::failure(&std::io::Error::last_os_error());
+        }
+        std::ptr::write_bytes(memory.cast::<u8>(), 1, length);
+        libc::munmap(memory, length);
+    }
+    json!(count)
 }
 
 /// The allocation in a child, so that the OOM killer leaves this process alive.

@@ -9,6 +9,7 @@ use crate::bundle::Bundle;
 use crate::cgroup;
 use crate::container::Container;
 use crate::lab::{Lab, eventually};
+use crate::need::Need;
 use crate::output::End;
 
 tests! {
@@ -38,6 +39,9 @@ tests! {
     devices_hold_for_exec_too,
     many_device_rules_work,
     a_delegated_cgroup_belongs_to_the_containers_root,
+    a_cgroup_is_delegated_only_as_the_specification_says,
+    exec_joins_the_first_process_where_the_cgroup_is_divided,
+    exec_joins_the_first_process_where_its_cgroup_is_gone.needs(&[Need::Husk]),
 }
 
 pub(super) fn with_resources(lab: &Lab, key: &str, value: Value) -> Bundle {
@@ -465,4 +469,76 @@ fn a_delegated_cgroup_belongs_to_the_containers_root(lab: &Lab) {
     }
     assert_eq!(owner(&delegated, "cgroup.freeze"), 0);
     delegated.force_delete();
+}
+
+/// config-linux.md, "Cgroup ownership": the mount's source counts, and the cgroup namespace is to be new.
+fn a_cgroup_is_delegated_only_as_the_specification_says(lab: &Lab) {
+    use std::os::unix::fs::MetadataExt;
+    let owner = |bundle: Bundle| {
+        let container = lab.create(&bundle.payload("pause"));
+        let owner = fs::metadata(container.cgroup()).unwrap().uid();
+        container.force_delete();
+        owner
+    };
+    let bundle = || writable_cgroup(lab.bundle().user_namespace(100_000, 65536));
+    let mount = |bundle: Bundle, key: &str, value: Value| {
+        bundle.change(|config| {
+            for mount in config["mounts"].as_array_mut().unwrap() {
+                if mount["type"] == "cgroup" {
+                    mount[key] = value.clone();
+                }
+            }
+        })
+    };
+    assert_eq!(owner(bundle()), 100_000);
+    assert_eq!(owner(mount(bundle(), "type", json!("cgroup2"))), 100_000);
+    assert_eq!(owner(mount(bundle(), "options", json!(["ro"]))), 0);
+    assert_eq!(owner(mount(bundle(), "source", json!("none"))), 0);
+    assert_eq!(owner(bundle().without_namespace("cgroup")), 0);
+    // The user of the container's own process.
+    let user = bundle().set("/process/user/uid", 5);
+    assert_eq!(owner(user), 100_005);
+}
+
+/// The cgroup of the container itself takes no process then (EBUSY).
+fn exec_joins_the_first_process_where_the_cgroup_is_divided(lab: &Lab) {
+    let Some(controller) = cgroup::controllers()
+        .into_iter()
+        .find(|name| ["memory", "io", "hugetlb"].contains(&name.as_str()))
+    else {
+        crate::runner::skip("no controller that divides")
+    };
+    let words = format!(
+        "mkdir /sys/fs/cgroup/a -- write /sys/fs/cgroup/a/cgroup.procs 1 \
+         -- write /sys/fs/cgroup/cgroup.subtree_control +{controller} -- pause"
+    );
+    let container = lab.start(&writable_cgroup(lab.bundle()).payload(&words));
+    let lines = container.wait_for_lines(3);
+    assert!(
+        lines.iter().all(|line| line["error"].is_null()),
+        "{lines:?}"
+    );
+    let inner = container.cgroup().join("a");
+    container
+        .exec_with(&["--detach"], "/bin/payload pause")
+        .run()
+        .ok();
+    assert!(eventually(|| cgroup::processes(&inner).len() == 2));
+    container.end();
+}
+
+fn exec_joins_the_first_process_where_its_cgroup_is_gone(lab: &Lab) {
+    let container = lab.start(&lab.bundle().payload("pause"));
+    let elsewhere = cgroup::path(&lab.id());
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("cgroup.procs"), container.pid().to_string()).unwrap();
+    fs::remove_dir(container.cgroup()).unwrap();
+    container
+        .exec_with(&["--detach"], "/bin/payload pause")
+        .run()
+        .ok();
+    assert_eq!(cgroup::processes(&elsewhere).len(), 2);
+    assert_eq!(container.status(), "running");
+    container.end();
+    cgroup::remove(&elsewhere).unwrap();
 }

@@ -25,7 +25,7 @@ tests! {
     zeros_of_engines_change_nothing,
     nothing_to_change_is_fine,
     a_stopped_or_missing_container_is_refused,
-    schemata_are_refused.needs(&[Need::Husk]),
+    schemata_need_a_group.needs(&[Need::Husk]),
     a_limit_without_its_controller_is_told_by_its_option.needs(&[Need::Husk]),
     memory_and_swap_are_set_together.needs(SWAP),
     memory_without_a_limit_is_swap_without_one_too.needs(SWAP),
@@ -272,11 +272,11 @@ fn a_stopped_or_missing_container_is_refused(lab: &Lab) {
     assert!(output.stderr.contains("does not exist"), "{output}");
 }
 
-fn schemata_are_refused(lab: &Lab) {
+fn schemata_need_a_group(lab: &Lab) {
     let container = pausing(lab, &[]);
     for option in ["--l3-cache-schema", "--mem-bw-schema"] {
         let output = container.command("update", &[option, "MB:0=10"]).run();
-        output.code(1).refused().says(option);
+        output.code(1).refused().says("linux.intelRdt");
     }
     container.end();
 }
