@@ -5,6 +5,7 @@
 //! processes that they make. Nothing here is touched unless config.json asks for it.
 
 mod schemata;
+mod stats;
 mod tree;
 
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
+use serde_json::Value;
 
 use super::{Container, Status, find};
 use crate::cgroups::{Cgroup, NetworkInterface, Stats};
@@ -39,6 +40,11 @@ impl Watched {
     pub fn stats(&self) -> Stats {
         let mut stats = self.cgroup.stats();
         stats.network_interfaces = self.network_interfaces();
+        let rdt = self.container.record.rdt.as_ref();
+        let told = rdt.and_then(|group| serde_json::to_value(group.stats().ok()?).ok());
+        if let Some(Value::Object(told)) = told {
+            stats.intel_rdt = told;
+        }
         stats
     }
 

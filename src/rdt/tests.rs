@@ -285,3 +285,48 @@ fn another_file_system_is_no_resctrl() {
     assert!(Tree::at(&fake.0).unwrap().is_none());
     assert!(Tree::at(Path::new("/nowhere")).unwrap().is_none());
 }
+
+#[test]
+fn what_it_says_of_a_container_has_runcs_keys() {
+    let fake = Fake::new();
+    for (file, text) in [
+        ("info/L3/cbm_mask", "fffff\n"),
+        ("info/L3/min_cbm_bits", "1\n"),
+        ("info/L3/num_closids", "16\n"),
+        ("info/MB/delay_linear", "1\n"),
+        ("info/MB/min_bandwidth", "10\n"),
+        ("info/MB/num_closids", "8\n"),
+    ] {
+        fs::create_dir_all(fake.0.join(file).parent().unwrap()).unwrap();
+        fs::write(fake.0.join(file), text).unwrap();
+    }
+    fake.group("gold", "    L3:0=f\n    MB:0= 20\n");
+    for (domain, factor) in [("mon_L3_00", 1), ("mon_L3_01", 2)] {
+        let data = fake.0.join("gold/mon_data").join(domain);
+        fs::create_dir_all(&data).unwrap();
+        fs::write(data.join("llc_occupancy"), format!("{}\n", 100 * factor)).unwrap();
+        fs::write(data.join("mbm_total_bytes"), format!("{}\n", 7 * factor)).unwrap();
+        fs::write(data.join("mbm_local_bytes"), format!("{}\n", 3 * factor)).unwrap();
+    }
+    let place = fake.plan(r#"{"closID": "gold"}"#).unwrap().make().unwrap();
+    let stats = place.stats_in(&fake.tree()).unwrap();
+    let expected = serde_json::json!({
+        "l3_cache_info": { "cbm_mask": "fffff", "min_cbm_bits": 1, "num_closids": 16 },
+        "l3_cache_schema_root": "L3:0=fffff",
+        "l3_cache_schema": "L3:0=f",
+        "mem_bw_info": { "bandwidth_gran": 10, "delay_linear": 1, "min_bandwidth": 10, "num_closids": 8 },
+        "mem_bw_schema_root": "MB:0=100",
+        "mem_bw_schema": "MB:0= 20",
+        "mbm_stats": [
+            { "mbm_total_bytes": 7, "mbm_local_bytes": 3 },
+            { "mbm_total_bytes": 14, "mbm_local_bytes": 6 },
+        ],
+        "cmt_stats": [{ "llc_occupancy": 100 }, { "llc_occupancy": 200 }],
+    });
+    assert_eq!(serde_json::to_value(&stats).unwrap(), expected);
+    fs::remove_dir_all(fake.0.join("info/L3")).unwrap();
+    fs::remove_dir_all(fake.0.join("info/MB")).unwrap();
+    fs::remove_dir_all(fake.0.join("gold/mon_data")).unwrap();
+    let stats = place.stats_in(&fake.tree()).unwrap();
+    assert_eq!(serde_json::to_string(&stats).unwrap(), "{}");
+}

@@ -14,7 +14,8 @@ pub struct Stats {
     pub pids: Pids,
     pub blkio: Blkio,
     pub hugetlb: BTreeMap<String, Hugetlb>,
-    pub intel_rdt: IntelRdt,
+    /// What resctrl says, which is no part of cgroups.
+    pub intel_rdt: serde_json::Map<String, serde_json::Value>,
     pub network_interfaces: Vec<NetworkInterface>,
     /// Not of runc: files of the cgroup by their names.
     pub v2: V2,
@@ -158,10 +159,6 @@ pub struct Hugetlb {
     pub usage: u64,
     pub failcnt: u64,
 }
-
-/// Nothing is told of it yet.
-#[derive(Debug, Default, Serialize)]
-pub struct IntelRdt {}
 
 /// Counters of the interface as it is seen in the container.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
