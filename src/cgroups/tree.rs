@@ -178,10 +178,11 @@ impl Site<'_> {
                     "another container is being made in it".into(),
                 ));
             }
-            // A new cgroup right below the root, which can't be frozen, isn't either.
-            if !fresh || place.below.iter().count() > 1 {
-                require_idle(dir.as_fd(), &place)?;
-            }
+            // Also one that this process has made: another may have found it before the lock was taken, and
+            // be done with its container by now.
+            require_idle(dir.as_fd(), &place).inspect_err(|_| {
+                fresh &= processes::list(dir.as_fd()).is_ok_and(|found| found.is_empty());
+            })?;
             controllers::enable(hierarchy, &place, dir.as_fd())?;
             let inode = fstat(&dir).step("stat", place.path().display())?.st_ino;
             Ok((dir, inode))
