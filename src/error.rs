@@ -114,6 +114,7 @@ impl Error {
 pub fn phrase(errno: Errno) -> String {
     match errno {
         Errno::EIO => "input/output error".into(),
+        Errno::ELOOP => "too many levels of symbolic links".into(),
         Errno::ENOTSUP => "operation not supported".into(),
         other => other.desc().to_lowercase(),
     }

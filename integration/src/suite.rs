@@ -12,6 +12,7 @@ mod check;
 mod check_program;
 mod churn;
 mod contract;
+mod devices;
 mod engines;
 mod events;
 mod exec;
@@ -24,6 +25,7 @@ mod limits;
 mod locked_mounts;
 mod lsm;
 mod mount_options;
+mod mount_targets;
 mod mounts;
 mod namespaces;
 mod network_devices;
@@ -97,6 +99,8 @@ pub fn all() -> Vec<Test> {
         rootfs::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
+        mount_targets::TESTS,
+        devices::TESTS,
         idmap::TESTS,
         locked_mounts::TESTS,
         advertised_options::TESTS,
