@@ -12,6 +12,7 @@ mod label;
 mod lock;
 mod masks;
 mod mounts;
+mod no_pivot;
 pub mod options;
 pub mod overlay;
 mod procfs;
@@ -434,6 +435,7 @@ impl Built {
         nix::unistd::fchdir(self.root.fd()).or_fail(fail("enter root filesystem"))?;
         if self.plan.no_pivot || self.plan.namespace != Namespace::New {
             if self.plan.namespace == Namespace::New {
+                no_pivot::clear_host(&self.root)?;
                 // The namespace's own root, too: a process that enters it later starts there.
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
                 let host = open("/", flags, Mode::empty()).or_fail(fail("move"))?;

@@ -27,6 +27,7 @@ tests! {
     proc_and_sysfs_go_on_ordinary_directories_only.needs(&[Need::Husk]),
     masked_directories_share_one_readonly_tmpfs.needs(&[Need::Husk]),
     masks_cannot_be_taken_away_without_power.needs(&[Need::Husk]),
+    without_pivot_root_no_unmasked_sysfs_can_be_had.needs(&[Need::Husk]),
     every_propagation_of_the_root_is_applied.needs(&[Need::Husk]),
 }
 
@@ -228,6 +229,22 @@ fn masks_cannot_be_taken_away_without_power(lab: &Lab) {
     let answers = lab.ask(bundle, "umount /one -- ls /one");
     assert_eq!(answers[0]["error"], "EPERM");
     assert_eq!(answers[1], json!([]));
+}
+
+/// A user namespace made in the container may have a new sysfs if one lies open anywhere in the mount
+/// namespace: the host's did, below the container's root (runc's no_pivot.bats, with a procfs).
+fn without_pivot_root_no_unmasked_sysfs_can_be_had(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .set("/linux/maskedPaths", json!(["/sys/kernel", "/sys/fs"]))
+        .dir("mnt")
+        .payload("syscall unshare 0x50020000 -- mount x /mnt sysfs none -- ls /mnt");
+    for options in [&[][..], &["--no-pivot"]] {
+        let answers = lab.run_with(&bundle, options).run().ok().lines();
+        assert_eq!(answers[0]["result"], 0, "{options:?}");
+        assert_eq!(answers[1]["error"], "EPERM", "{options:?}");
+        assert_eq!(answers[2], json!([]), "{options:?}");
+    }
 }
 
 fn every_propagation_of_the_root_is_applied(lab: &Lab) {
