@@ -40,6 +40,7 @@ mod rootfs;
 mod scheduling;
 mod seccomp;
 mod seccomp_notify;
+mod specification;
 mod terminal;
 mod update;
 
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Test> {
         lsm::TESTS,
         seccomp::TESTS,
         seccomp_notify::TESTS,
+        specification::TESTS,
         cgroups::TESTS,
         limits::TESTS,
         rdt::TESTS,
