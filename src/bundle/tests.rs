@@ -1,5 +1,6 @@
 //! Documents from bytes to findings: the rules, the repairs, real configs.
 
+mod coverage;
 mod documents;
 mod repairs;
 mod rules;

@@ -29,6 +29,7 @@ tests! {
     a_cgroup_namespace_is_rooted_at_the_container,
     without_a_cgroup_namespace_the_path_is_the_hosts,
     time_offsets_are_applied,
+    exec_has_the_containers_clocks,
     an_ipc_namespace_is_empty,
     a_second_container_shares_the_namespaces_of_the_first,
     exec_joins_every_namespace,
@@ -295,6 +296,35 @@ fn time_offsets_are_applied(lab: &Lab) {
     let offsets = answers[1]["timens_offsets"].as_str().unwrap();
     let words: Vec<&str> = offsets.split_whitespace().collect();
     assert_eq!(words, ["monotonic", "7000", "0", "boottime", "90000", "5"]);
+}
+
+/// runc #4635, with and without a user namespace.
+fn exec_has_the_containers_clocks(lab: &Lab) {
+    for user_namespace in [false, true] {
+        let offsets = json!({
+            "monotonic": { "secs": 7881, "nanosecs": 2_718_281 },
+            "boottime": { "secs": 1337, "nanosecs": 3_141_519 },
+        });
+        let mut bundle = lab.bundle().namespace("time");
+        if user_namespace {
+            bundle = bundle.user_namespace(100_000, 65536);
+        }
+        let bundle = bundle.set("/linux/timeOffsets", offsets);
+        let container = lab.start(&bundle.payload("pause"));
+        let facts = container.ask("facts").remove(0);
+        let offsets = facts["timens_offsets"].as_str().unwrap();
+        let words: Vec<&str> = offsets.split_whitespace().collect();
+        let expected = [
+            "monotonic",
+            "7881",
+            "2718281",
+            "boottime",
+            "1337",
+            "3141519",
+        ];
+        assert_eq!(words, expected);
+        container.end();
+    }
 }
 
 fn an_ipc_namespace_is_empty(lab: &Lab) {

@@ -1,5 +1,5 @@
 //! The specification's JSON schemas, walked: every property has the type, the names and the range that they
-//! say, and a row in docs/spec-coverage.md.
+//! say.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use super::*;
 
 /// The files of `schema/`, without the other platforms'.
-struct Schemas(BTreeMap<String, Value>);
+pub struct Schemas(BTreeMap<String, Value>);
 
 /// A place in a document: `-` stands for an item of a list, `*` for a key that is free.
-struct Place<'a> {
-    pointer: String,
-    schema: &'a Value,
+pub struct Place<'a> {
+    pub pointer: String,
+    pub schema: &'a Value,
 }
 
-fn home() -> PathBuf {
+pub fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 impl Schemas {
-    fn load() -> Schemas {
+    pub fn load() -> Schemas {
         let dir = home().join("integration/data/spec-fixtures");
         let files = fs::read_dir(dir)
             .unwrap()
@@ -55,7 +55,7 @@ impl Schemas {
     }
 
     /// All places of the documents that this schema describes.
-    fn places(&self, file: &str) -> Vec<Place<'_>> {
+    pub fn places(&self, file: &str) -> Vec<Place<'_>> {
         let mut places = Vec::new();
         let (file, schema) = self.0.get_key_value(file).unwrap();
         self.collect(file, schema, "", &mut places);
