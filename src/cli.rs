@@ -123,7 +123,10 @@ impl<W: Iterator<Item = OsString>> Line<'_, W> {
             let command = commands::ALL
                 .iter()
                 .find(|command| word == command.name)
-                .ok_or_else(|| usage::unknown_command(&word))?;
+                .ok_or_else(|| {
+                    let asks = self.help || self.words.any(|word| word == "-h" || word == "--help");
+                    usage::unknown_command(&word, asks)
+                })?;
             self.command = Some((command, command.definition()));
             return Ok(());
         };

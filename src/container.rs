@@ -7,6 +7,7 @@ pub mod exec;
 mod plan;
 pub mod record;
 pub mod update;
+mod subgroup;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -17,6 +17,7 @@ mod engines;
 mod events;
 mod exec;
 mod explain;
+mod exec_cgroup;
 mod hooks;
 mod idmap;
 mod inheritance;
@@ -122,6 +123,7 @@ pub fn all() -> Vec<Test> {
         engines::TESTS,
         exec::TESTS,
         explain::TESTS,
+        exec_cgroup::TESTS,
         terminal::TESTS,
         hooks::TESTS,
         contract::TESTS,

@@ -147,7 +147,7 @@ fn engines_the_rest() {
 fn every_option_of_every_command() {
     let create: create::Args = args(
         "create -b /b --console-socket /c --pidfd-socket /d --pid-file /p --no-pivot \
-         --no-new-keyring --preserve-fds 3 --overlay=/upper --lower /1 --lower=/2 c",
+         --no-new-keyring --no-subreaper --preserve-fds 3 --overlay=/upper --lower /1 --lower=/2 c",
     );
     assert_eq!(
         create,
@@ -158,6 +158,7 @@ fn every_option_of_every_command() {
             pid_file: some_path("/p"),
             no_pivot: true,
             no_new_keyring: true,
+            no_subreaper: true,
             preserve_fds: 3,
             overlay: Some("/upper".into()),
             lower: vec!["/1".into(), "/2".into()],
@@ -169,11 +170,11 @@ fn every_option_of_every_command() {
         run::Args {
             create: create::Args {
                 overlay: Some("tmpfs".into()),
+                no_subreaper: true,
                 ..plain_create()
             },
             detach: true,
             keep: true,
-            no_subreaper: true,
         }
     );
     assert_eq!(
@@ -215,22 +216,6 @@ fn every_option_of_every_command() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_refused_by_its_option() {
-    let error = args::<exec::Args>("exec --cgroup / c x")
-        .refuse_later()
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "option --cgroup is not available in this version"
-    );
-    args::<exec::Args>(
-        "exec -t -u 1 -e A=B --process-label l --apparmor a --cwd / -c CAP_KILL -d c x",
-    )
-    .refuse_later()
-    .unwrap();
-}
-
-#[test]
 fn spellings_of_one_option() {
     for line in [
         "run -b /x c",
@@ -266,8 +251,12 @@ fn spellings_of_one_option() {
     ] {
         assert_eq!(args::<run::Args>(line).detach, detach, "{line}");
     }
-    assert!(args::<run::Args>("run -no-subreaper c").no_subreaper);
-    assert!(args::<run::Args>("run -no-subreaper=true c").no_subreaper);
+    assert!(args::<run::Args>("run -no-subreaper c").create.no_subreaper);
+    assert!(
+        args::<run::Args>("run -no-subreaper=true c")
+            .create
+            .no_subreaper
+    );
     // A row of flags, and one that ends with a value.
     let exec: exec::Args = args("exec -tdu 5 c x");
     assert!(exec.tty && exec.detach && exec.user.is_some());

@@ -60,16 +60,20 @@ fn pointer(command: Option<&Command>) -> String {
     }
 }
 
-pub fn unknown_command(word: &OsStr) -> Error {
+/// With the field's words for a command whose help is asked for.
+pub fn unknown_command(word: &OsStr, help: bool) -> Error {
     let word = word.to_string_lossy();
     let names = commands::ALL.iter().map(|command| command.name);
     let hint = match closest(&word, names) {
         Some(name) => format!("did you mean {name}? {}", pointer(None)),
         None => pointer(None),
     };
-    Error::new("unknown command")
-        .on(format!("{word:?}"))
-        .hint(hint)
+    let error = Error::new("unknown command").on(format!("{word:?}"));
+    match help {
+        true => error.because(format!("No help topic for '{word}'")),
+        false => error,
+    }
+    .hint(hint)
 }
 
 pub fn unknown_option(command: Option<&Command>, dashes: &str, name: &str) -> Error {

@@ -25,6 +25,9 @@ pub struct Args {
     /// Stay in the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Leave orphaned processes of the container to the system's reaper
+    #[arg(long)]
+    pub no_subreaper: bool,
     /// Pass this many descriptors from 3 on to the program, after those of LISTEN_FDS
     #[arg(long, value_name = "N", default_value = "0", value_parser = super::parse_count)]
     pub preserve_fds: u32,

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Capabilities, Process};
 
-use super::{Global, refuse};
+use super::Global;
 use crate::container::create::{send_pidfd, send_terminal, write_pid_file};
 use crate::container::exec::{Target, read_process};
 use crate::error::{Error, Result};
@@ -72,11 +72,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Options that a later version brings.
-    pub fn refuse_later(&self) -> Result<()> {
-        refuse(&[("--cgroup", !self.cgroup.is_empty())])
-    }
-
     /// The process to run: from the file, or the container's own with what is different.
     fn process(&self, target: &Target) -> Result<Process> {
         if let Some(path) = &self.process {
@@ -200,7 +195,6 @@ fn parse_id(text: &str) -> Result<u32, String> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    args.refuse_later()?;
     let passed = super::enter_container(args.preserve_fds)?;
     let target = Target::find(&global.root, &args.id, args.ignore_paused)?;
     let process = args.process(&target)?;
@@ -223,7 +217,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         _ => {}
     }
     let signals = (!args.detach).then(Signals::hold).transpose()?;
-    let mut joined = target.join(&process, passed)?;
+    let mut joined = target.join(&process, passed, &args.cgroup)?;
     let mut terminal = joined.terminal.take();
     let ready = match (&args.console_socket, terminal.take()) {
         (Some(path), Some(master)) => send_terminal(path, &master),

@@ -17,9 +17,6 @@ pub struct Args {
     /// Keep the stopped container until it is deleted
     #[arg(long)]
     pub keep: bool,
-    /// Leave orphaned processes of the container to the system's reaper
-    #[arg(long)]
-    pub no_subreaper: bool,
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
@@ -32,7 +29,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let signals = Signals::hold()?;
-    if !args.no_subreaper {
+    if !args.create.no_subreaper {
         // What the program leaves behind is reaped here, as by an init.
         prctl::set_child_subreaper().map_err(|errno| {
             crate::error::Error::new("become reaper of the container").errno(errno)

@@ -4,11 +4,13 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc;
 use oci_spec::runtime::Process as Specification;
 
 use super::create::{set_oom_score_adj, stdio_owner};
 use super::plan::{caller_umask, filter_of, size_of};
+use super::subgroup::Subgroup;
 use super::{Container, Status, find};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result, Step};
@@ -79,7 +81,13 @@ impl Target {
     }
 
     /// Makes the process, up to the moment before the program is executed.
-    pub fn join(self, process: &Specification, passed: Passed) -> Result<Joined> {
+    pub fn join(
+        self,
+        process: &Specification,
+        passed: Passed,
+        cgroup: &[String],
+    ) -> Result<Joined> {
+        let subgroup = Subgroup::parse(cgroup)?;
         let filter = filter_of(&self.bundle.spec)?;
         let linux = self.bundle.spec.linux().as_ref();
         let affinity = ExecAffinity::plan(process)?;
@@ -95,7 +103,10 @@ impl Target {
         if let (None, Some(owner)) = (&terminal, stdio_owner(&self.bundle.spec, Some(process))) {
             give_stdio(owner);
         }
-        let cgroup = self.container.cgroup_of_init()?;
+        let cgroup = match &subgroup {
+            Some(subgroup) => Some(subgroup.open(&self.container)?),
+            None => self.container.cgroup_of_init()?,
+        };
         let keyring = self.container.record.keyring.clone();
         let root = self.container.open_root()?;
         let exec = Exec {
@@ -107,7 +118,15 @@ impl Target {
             terminal,
             keyring: keyring.and_then(|name| CString::new(name).ok()),
         };
-        let process = exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd))?;
+        let process =
+            exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd)).map_err(|error| {
+                match (&subgroup, error.code()) {
+                    (Some(subgroup), Some(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {
+                        subgroup.not_joined(errno)
+                    }
+                    _ => error,
+                }
+            })?;
         if let Some(rdt) = &self.container.record.rdt {
             rdt.join(process.pid)?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Its end tells that the other side is gone; nobody waits for what will never come.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::sys::socket;
 
 /// From the container's process to husk.
@@ -73,15 +75,30 @@ impl Channel {
             .or_fail(lost)
     }
 
-    /// `None` when the process is gone.
+    /// A line for the log, which husk has open and its child doesn't. Nobody waits for it.
+    pub fn debug(&self, message: fmt::Arguments<'_>) {
+        if !log::enabled(log::Level::Debug) {
+            return;
+        }
+        let mut bytes = format!("d{message}").into_bytes();
+        bytes.truncate(LONGEST);
+        let _ = socket::send(self.socket.as_fd(), &bytes, None);
+    }
+
+    /// `None` when the process is gone. What it has for the log is written on the way.
     pub fn next_report(&self) -> Result<Option<Report>> {
         let mut buffer = vec![0; LONGEST];
-        let (length, fd) = match socket::receive(self.socket.as_fd(), &mut buffer) {
-            Err(Errno::ECONNRESET) => return Ok(None),
-            done => done.or_fail(lost)?,
-        };
-        let Some((tag, rest)) = buffer[..length].split_first() else {
-            return Ok(None);
+        let (tag, rest, fd) = loop {
+            let (length, fd) = match socket::receive(self.socket.as_fd(), &mut buffer) {
+                Err(Errno::ECONNRESET) => return Ok(None),
+                done => done.or_fail(lost)?,
+            };
+            match buffer[..length].split_first() {
+                None => return Ok(None),
+                Some((b'd', text)) => log::debug(format_args!("{}", text.escape_ascii())),
+                // Borrowed anew: the loop's own borrow would last.
+                Some(_) => break (&buffer[0], &buffer[1..length], fd),
+            }
         };
         match (tag, fd) {
             (b'f', Some(pidfd)) => std::str::from_utf8(rest)
@@ -169,6 +186,7 @@ mod tests {
     fn reports_arrive_as_they_were_sent() {
         let (husk, init) = Channel::pair().unwrap();
         let error = Error::config("/process/cwd", "x".repeat(30_000)).errno(Errno::EACCES);
+        init.debug(format_args!("never seen, and in nobody's way"));
         init.report(&Report::Mounted).unwrap();
         init.report(&Report::Failed(error.clone())).unwrap();
         init.report(&Report::Terminal(init.socket.try_clone().unwrap()))

@@ -74,6 +74,11 @@ fn run(exec: Exec, channel: Channel) -> ! {
 
 fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
     channel.wait()?;
+    // The words of runc's log, for those who know it; its suite is among them.
+    channel.debug(format_args!(
+        "nsexec container setup: namespaces {:#x}",
+        exec.namespaces
+    ));
     system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
     setsid().step("make", "session")?;
     // One call for all: the kernel enters the user namespace first and checks the others by it.
@@ -82,6 +87,9 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
     }
     drop(exec.init);
+    channel.debug(format_args!(
+        "child process in init(): the container is entered"
+    ));
     if let Some(name) = &exec.keyring {
         join_keyring(name, Some(exec.program.labels()))?;
     }
@@ -101,6 +109,7 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         terminal::take(&terminal, exec.program.identity.uid())?;
     }
     let prepared = exec.program.prepare()?;
+    channel.debug(format_args!("setns_init: about to exec the program"));
     system::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
     Ok(prepared)
 }

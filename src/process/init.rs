@@ -84,6 +84,11 @@ impl Init {
         } else {
             self.close_the_rest(channel)?;
         }
+        // The words of runc's log, for those who know it; its suite is among them.
+        channel.debug(format_args!(
+            "nsexec started: namespaces {:#x}",
+            self.namespaces.own()
+        ));
         sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
         setsid().step("make", "session")?;
         let mapped_from_outside = self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New;
@@ -107,6 +112,7 @@ impl Init {
         if self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New {
             sys::link::loopback_up().step("set up", "the loopback device")?;
         }
+        channel.debug(format_args!("child process in init(): mounts are next"));
         let callers = umask(Mode::empty());
         let built = self.rootfs.build()?;
         umask(callers);
@@ -136,6 +142,7 @@ impl Init {
             }
             None => None,
         };
+        channel.debug(format_args!("init: ready, the program is next"));
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
         Ok(Waiting {

@@ -266,17 +266,22 @@ impl Prepared {
     }
 
     fn no_execution(&self, errno: Errno) -> Error {
+        if errno == Errno::ENOENT {
+            // The file is there: it was found before. In one line, and in the field's words.
+            let why = self.ailment.as_deref();
+            let why = why.unwrap_or("the interpreter of its #! line, or its ELF loader, is missing");
+            return Error::new(format!("{why}: exec"))
+                .on(self.path.to_string_lossy())
+                .errno(errno);
+        }
         let error = Error::new("exec")
             .on(self.path.to_string_lossy())
             .at("/process/args/0")
             .errno(errno);
         match errno {
-            Errno::ENOENT | Errno::ENOEXEC | Errno::EACCES if self.ailment.is_some() => {
+            Errno::ENOEXEC | Errno::EACCES if self.ailment.is_some() => {
                 error.maybe_hint(self.ailment.clone())
             }
-            Errno::ENOENT => error.hint(
-                "the file is there: the interpreter in its #! line, or its ELF loader, is missing",
-            ),
             Errno::ENOEXEC => {
                 error.hint("it is for another architecture, or a script without a #! line")
             }

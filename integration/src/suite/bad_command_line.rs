@@ -16,6 +16,7 @@ tests! {
     surplus_arguments_are_refused.needs(HUSK),
     unknown_options_and_commands_are_refused,
     a_misspelt_command_gets_a_hint.needs(HUSK),
+    help_on_nothing_is_told_in_the_words_of_the_field.needs(HUSK),
     values_of_the_wrong_kind_are_refused.needs(HUSK),
     a_root_that_cannot_be_is_refused.needs(HUSK),
     a_log_that_cannot_be_opened_is_refused,
@@ -161,6 +162,16 @@ fn a_misspelt_command_gets_a_hint(lab: &Lab) {
         if word != "ls" {
             assert!(output.stderr.contains(meant), "{output}");
         }
+    }
+}
+
+fn help_on_nothing_is_told_in_the_words_of_the_field(lab: &Lab) {
+    for args in [&["foo", "-h"][..], &["foo", "--help"], &["help", "foo"]] {
+        let output = lab.bare(args.iter().copied()).run().code(1);
+        assert!(
+            output.stderr.contains("No help topic for 'foo'"),
+            "{output}"
+        );
     }
 }
 

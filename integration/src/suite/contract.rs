@@ -20,6 +20,7 @@ tests! {
     the_log_is_one_object_for_podman_despite_warnings,
     nothing_is_logged_when_all_is_well,
     errors_go_to_the_log_and_to_standard_error,
+    a_missing_interpreter_is_told_in_one_line.needs(&[Need::Husk]),
     an_error_of_start_is_told_by_start,
     text_log_format_is_text,
     debug_says_more.needs(&[Need::Husk]),
@@ -215,7 +216,23 @@ fn errors_go_to_the_log_and_to_standard_error(lab: &Lab) {
     }
 }
 
-/// A script whose interpreter is missing, and the wrong architecture: what only execve sees.
+/// In one line, with these words side by side: runc's suite looks for them.
+fn a_missing_interpreter_is_told_in_one_line(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .executable("run.sh", "#!/no/such/interpreter x\n");
+    let words = "exec /run.sh: no such file or directory";
+    let output = lab.run(&bundle.another().args(&["/run.sh"]));
+    assert_eq!(output.stderr.lines().count(), 1, "{output}");
+    assert!(output.code(1).stderr.contains(words));
+    let container = lab.start(&bundle.payload("pause"));
+    let output = container.exec("/run.sh").code(255);
+    assert_eq!(output.stderr.lines().count(), 1, "{output}");
+    assert!(output.stderr.contains(words), "{output}");
+    container.end();
+}
+
+/// What only execve sees.
 fn an_error_of_start_is_told_by_start(lab: &Lab) {
     let log = lab.path("log");
     let elf = "\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0";
@@ -272,9 +289,36 @@ fn debug_says_more(lab: &Lab) {
         "json",
     ];
     let bundle = lab.bundle().payload("exit 0");
-    lab.run_with(&bundle, &[]).global(&globals).run().ok();
+    let output = lab.run_with(&bundle, &[]).global(&globals).run().ok();
+    assert_eq!(output.stderr, "");
     let objects = log_of(&log);
-    assert!(objects.iter().any(|o| o["level"] == "debug"), "{objects:?}");
+    let said = |word: &str| {
+        objects
+            .iter()
+            .any(|o| o["level"] == "debug" && o["msg"].as_str().unwrap().contains(word))
+    };
+    // The container's process has its word in it.
+    assert!(said("nsexec started"), "{objects:?}");
+    assert!(said("child process in init()"), "{objects:?}");
+    // Without a file it is for standard error, and the program's own output stays apart.
+    let output = lab.run_with(&bundle, &[]).global(&["--debug"]).run().ok();
+    assert!(output.stderr.contains("level=debug msg="), "{output}");
+    assert!(
+        output.stderr.contains("child process in init()"),
+        "{output}"
+    );
+    assert_eq!(output.stdout, "");
+    let container = lab.start(&bundle.payload("pause"));
+    let exec = container.exec_with(&[], "/bin/payload exit 0");
+    let exec = exec.global(&["--debug"]).run().ok();
+    for words in [
+        "nsexec container setup",
+        "child process in init()",
+        "setns_init: about to exec",
+    ] {
+        assert!(exec.stderr.contains(words), "{exec}");
+    }
+    container.end();
 }
 
 fn missing_executable_has_the_words_for_127(lab: &Lab) {

@@ -8,7 +8,6 @@ use super::tests;
 use crate::bundle::PAYLOAD;
 use crate::container::Container;
 use crate::lab::{Lab, eventually, wait_for_child};
-use crate::need::Need;
 use crate::output::End;
 
 tests! {
@@ -36,8 +35,6 @@ tests! {
     exec_in_a_stopped_container_is_refused,
     exec_looks_the_program_up_in_the_containers_path,
     exec_does_not_apply_oom_score_of_the_caller,
-    exec_into_a_sub_cgroup.needs(&[Need::Husk]),
-    exec_cgroup_with_dots_is_refused.needs(&[Need::Husk]),
     exec_sees_the_mounts_of_the_container,
     exec_without_a_pid_namespace_does_not_end_with_its_children,
     youki_exec_applies_no_seccomp,
@@ -453,47 +450,6 @@ fn exec_does_not_apply_oom_score_of_the_caller(lab: &Lab) {
     fs::write("/proc/self/oom_score_adj", "300").unwrap();
     let found = facts(&container, &[])["oom_score_adj"].as_i64();
     assert!([Some(200), Some(300)].contains(&found), "{found:?}");
-    container.end();
-}
-
-fn writable_cgroup(lab: &Lab) -> crate::bundle::Bundle {
-    lab.bundle().change(|config| {
-        for mount in config["mounts"].as_array_mut().unwrap() {
-            if mount["type"] == "cgroup" {
-                mount["options"] = json!(["rw"]);
-            }
-        }
-    })
-}
-
-/// Where `exec --cgroup PATH` ends up, or `None` when it isn't there yet and says so.
-fn cgroup_of_exec(container: &Container, path: &str) -> Option<Value> {
-    let exec = container
-        .exec_with(&["--cgroup", path], "/bin/payload facts")
-        .run();
-    if exec.end == End::Code(255) {
-        assert!(exec.stderr.contains("--cgroup"), "{exec}");
-        return None;
-    }
-    Some(exec.ok().line()["cgroup"].clone())
-}
-
-fn exec_into_a_sub_cgroup(lab: &Lab) {
-    let container = lab.start(&writable_cgroup(lab).payload("mkdir /sys/fs/cgroup/sub -- pause"));
-    container.wait_for_lines(1);
-    for path in ["sub", "/sub"] {
-        let place = cgroup_of_exec(&container, path);
-        assert!(place.is_none_or(|place| place == "/sub"), "{path}");
-    }
-    container.end();
-}
-
-fn exec_cgroup_with_dots_is_refused(lab: &Lab) {
-    let container = running(lab);
-    for path in ["..", "/../..", "sub/../../x", "../runner"] {
-        let place = cgroup_of_exec(&container, path);
-        assert_eq!(place, None, "{path}");
-    }
     container.end();
 }
 
