@@ -216,9 +216,10 @@ fn enter_container(preserved: u32) -> Result<Passed> {
         })?;
     for number in 3..first {
         if !fd::is_open(number) {
-            return Err(Error::new("--preserve-fds")
-                .on(preserved)
-                .because(format!("descriptor {number} is not open")));
+            return Err(Error::new("--preserve-fds").on(preserved).because(format!(
+                "preserved-fd {} is not open: descriptor {number}",
+                number - 3
+            )));
         }
     }
     fd::cloexec_from(first).step("close", "descriptors of the caller")?;

@@ -337,11 +337,16 @@ impl Container {
                 .on(self.id())
                 .because("container not running")
         };
-        if self.status()? == Status::Stopped {
-            return if all { Ok(()) } else { Err(stopped()) };
-        }
         let kill = signal == Signal::KILL;
         let others_stay = !self.record.first_in_pids;
+        if self.status()? == Status::Stopped {
+            return match self.cgroup()? {
+                // Those that have outlived the first one.
+                Some(cgroup) if kill && others_stay && !cgroup.procs()?.is_empty() => cgroup.kill(),
+                _ if all => Ok(()),
+                _ => Err(stopped()),
+            };
+        }
         if let (true, Some(cgroup)) = (all || kill && others_stay, self.cgroup()?) {
             if kill {
                 return cgroup.kill();

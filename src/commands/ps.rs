@@ -20,16 +20,13 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let container = container::find(&global.root, &args.id)?;
-    if container.status()? == Status::Stopped {
-        return Err(Error::new("list processes of")
-            .on(&args.id)
-            .because("container not running")
-            .into());
-    }
-    let cgroup = container
-        .cgroup()?
-        .ok_or_else(|| Error::new("cgroup not exist").on(&args.id))?;
-    let mut pids: Vec<i32> = cgroup.procs()?.iter().map(|pid| pid.as_raw()).collect();
+    let procs = match (container.cgroup()?, container.status()?) {
+        (Some(cgroup), _) => cgroup.procs()?,
+        // As with runc, a container that has ended has no processes, and that is no error.
+        (None, Status::Stopped) => Vec::new(),
+        (None, _) => return Err(Error::new("cgroup not exist").on(&args.id).into()),
+    };
+    let mut pids: Vec<i32> = procs.iter().map(|pid| pid.as_raw()).collect();
     pids.sort_unstable();
     Ok(print(&match args.format {
         Format::Json => format!("{}\n", serde_json::to_string(&pids)?),

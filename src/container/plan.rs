@@ -271,6 +271,7 @@ pub fn filter_of(spec: &Spec) -> Result<Option<seccomp::Filter>> {
         return Ok(None);
     };
     let filter = seccomp::compile(profile)?;
+    log::debug(format_args!("seccomp filter flags: {}", filter.flags()));
     for warning in filter.warnings() {
         log::warning(format_args!("{warning}"));
     }

@@ -269,7 +269,8 @@ impl Prepared {
         if errno == Errno::ENOENT {
             // The file is there: it was found before. In one line, and in the field's words.
             let why = self.ailment.as_deref();
-            let why = why.unwrap_or("the interpreter of its #! line, or its ELF loader, is missing");
+            let why =
+                why.unwrap_or("the interpreter of its #! line, or its ELF loader, is missing");
             return Error::new(format!("{why}: exec"))
                 .on(self.path.to_string_lossy())
                 .errno(errno);

@@ -207,5 +207,6 @@ fn a_preserved_descriptor_that_is_not_open_is_refused(lab: &Lab) {
     let bundle = lab.bundle().payload("exit 0");
     lab.run_with(&bundle, &["--preserve-fds", "7"])
         .run()
-        .code(1);
+        .refused()
+        .says("preserved-fd 0");
 }

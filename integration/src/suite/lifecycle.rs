@@ -32,6 +32,7 @@ tests! {
     delete_force_kills_a_running_container,
     delete_force_of_a_missing_container_succeeds,
     delete_of_a_stopped_container_kills_what_it_left,
+    kill_of_a_stopped_container_reaches_what_it_left.needs(&[Need::Husk]),
     start_of_a_running_container_is_refused_and_has_no_effect,
     start_of_a_stopped_container_is_refused,
     start_without_a_process_is_refused.needs(&[Need::Husk]),
@@ -282,6 +283,46 @@ fn delete_of_a_stopped_container_kills_what_it_left(lab: &Lab) {
     container.wait();
     assert_eq!(container.status(), "stopped");
     container.force_delete();
+}
+
+/// Who kills it means all of it.
+fn kill_of_a_stopped_container_reaches_what_it_left(lab: &Lab) {
+    let container = lab.start(&lab.bundle().without_namespace("pid").payload("orphans 3"));
+    container.wait();
+    let procs = || crate::cgroup::processes(&container.cgroup());
+    assert_eq!(procs().len(), 3);
+    assert_eq!(
+        container
+            .command("ps", &[])
+            .run()
+            .ok()
+            .stdout
+            .lines()
+            .count(),
+        4
+    );
+    container
+        .command("kill", &[])
+        .run()
+        .refused()
+        .says("container not running");
+    container.kill_with("KILL").ok();
+    assert!(eventually(|| procs().is_empty()));
+    container
+        .kill_with("KILL")
+        .refused()
+        .says("container not running");
+    assert_eq!(
+        container
+            .command("ps", &[])
+            .run()
+            .ok()
+            .stdout
+            .lines()
+            .count(),
+        1
+    );
+    container.delete();
 }
 
 fn start_of_a_running_container_is_refused_and_has_no_effect(lab: &Lab) {

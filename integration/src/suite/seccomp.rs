@@ -378,4 +378,24 @@ fn filter_flags_are_accepted(lab: &Lab) {
         let answers = lab.ask(with_profile(lab, profile), "syscall getppid");
         assert_eq!(answers[0]["error"], "EPERM", "{flag}");
     }
+    // SPEC_ALLOW is what a profile without flags gets; runc's suite reads it in the log.
+    for (flags, number) in [
+        (json!(null), 4),
+        (json!([]), 0),
+        (
+            json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"]),
+            2,
+        ),
+        (
+            json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]),
+            6,
+        ),
+    ] {
+        let mut profile = deny(json!([]));
+        profile["flags"] = flags;
+        let bundle = with_profile(lab, profile).payload("exit 0");
+        let output = lab.run_with(&bundle, &[]).global(&["--debug"]).run().ok();
+        let words = format!("\"seccomp filter flags: {number}\"");
+        assert!(output.stderr.contains(&words), "{output}");
+    }
 }
