@@ -16,7 +16,11 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
             "unknown command \"checkpoint\"",
             "`husk --help`",
         ),
-        ("checkpoint --help", "unknown command \"checkpoint\"", ""),
+        (
+            "checkpoint --help",
+            "unknown command \"checkpoint\": No help topic for 'checkpoint'",
+            "",
+        ),
         (
             "restore --lsm-mount-context",
             "unknown command \"restore\"",
