@@ -4,11 +4,13 @@ mod agent;
 pub mod create;
 pub mod events;
 pub mod exec;
+mod notify;
 mod plan;
 pub mod record;
 pub mod update;
 mod subgroup;
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,12 +22,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use serde_json::Value;
 
+pub use self::notify::Started;
 use self::record::{Home, Init, Phase, Record};
 use crate::cgroups::{Cgroup, Place};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
 use crate::process::channel;
+use crate::process::readiness::Readiness;
 use crate::signal::Signal;
 use crate::sys;
 
@@ -272,8 +276,9 @@ impl Container {
         self.record.init.map(|init| Pid::from_raw(init.pid))
     }
 
-    /// Lets the program run, and says why it doesn't if it doesn't.
-    pub fn start(root: &Path, id: &str) -> Result<()> {
+    /// Lets the program run, and says why it doesn't if it doesn't. With a `manager`, who waits at that
+    /// socket for the container to be ready, more is to be waited for.
+    pub fn start(root: &Path, id: &str, manager: Option<&OsStr>) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
         let refuse = |words: &'static str| Err(Error::new(words).on(id));
         match container.status()? {
@@ -283,6 +288,12 @@ impl Container {
             Status::Paused => return refuse("cannot start a container in the paused state:"),
             Status::Creating => return refuse("cannot start a container in the creating state:"),
         }
+        let readiness = match manager {
+            Some(socket) if container.record.notify => {
+                Some(Readiness::new(container.home.bind_notify()?, socket)?)
+            }
+            _ => None,
+        };
         let started = container.release().and_then(|()| {
             let state = container.subject().json("running", container.pid());
             let bundle = container.record.bundle.clone();
@@ -299,7 +310,16 @@ impl Container {
                 container.destroy()?;
                 Err(error)
             }
-            done => done,
+            Err(error) => Err(error),
+            Ok(()) => {
+                let pidfd = container.init();
+                let both = readiness.zip(container.pid());
+                Ok(both.map(|(readiness, pid)| Started {
+                    readiness,
+                    pid,
+                    pidfd,
+                }))
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod listener;
 mod lookup;
 pub mod program;
 pub mod protect;
+pub mod readiness;
 pub mod schedule;
 mod terminal;
 

@@ -26,7 +26,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{self as oci, Spec};
 
 use self::devices::Node;
 pub use self::handle::{Rootfs, lexical};
@@ -251,6 +251,22 @@ impl Plan {
                 node.open_host()?;
             }
         }
+        Ok(())
+    }
+
+    /// One more bind mount, the last one: of what came to be only after [`Plan::open_sources`].
+    pub fn bind(&mut self, entry: &oci::Mount) -> Result<()> {
+        let around = Surroundings {
+            label: self.label.as_ref(),
+            bundle: Path::new("/"),
+            root: &self.path,
+            own_cgroup_namespace: true,
+            cgroups: Path::new("/"),
+            propagation: self.propagation.unwrap_or(libc::MS_SLAVE),
+        };
+        let mut mount = Mount::plan(self.mounts.len(), entry, around)?;
+        mount.open_source(&mut Donors::default(), self.user_namespace)?;
+        self.mounts.push(mount);
         Ok(())
     }
 

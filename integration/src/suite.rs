@@ -36,6 +36,7 @@ mod pidfd_socket;
 mod privileges;
 mod process;
 mod rdt;
+mod readiness;
 mod regressions;
 mod rootfs;
 mod scheduling;
@@ -129,6 +130,7 @@ pub fn all() -> Vec<Test> {
         contract::TESTS,
         pidfd_socket::TESTS,
         inheritance::TESTS,
+        readiness::TESTS,
         bad_config::TESTS,
         bad_command_line::TESTS,
         attacks::TESTS,

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::{Driver, Global};
 use crate::container::create::{Request, create};
 use crate::process::program::Passed;
+use crate::process::readiness;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -58,6 +59,7 @@ impl Args {
             pidfd_socket: self.pidfd_socket.as_deref(),
             pid_file: self.pid_file.as_deref(),
             passed,
+            notify: readiness::manager().is_some(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             systemd: driver == Driver::Systemd,

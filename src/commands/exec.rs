@@ -245,7 +245,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         Some(signals) => {
             let process = &joined.process;
             Ok(
-                foreground::attend(&signals, process.pid, process.pidfd.as_fd(), terminal)?
+                foreground::attend(&signals, process.pid, process.pidfd.as_fd(), terminal, None)?
                     .status(),
             )
         }

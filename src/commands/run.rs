@@ -1,8 +1,9 @@
 use super::{Global, create};
-use crate::container::Container;
 use crate::container::create::{Created, create};
+use crate::container::{Container, Started};
 use crate::error::Result;
 use crate::process::foreground::{self, Signals};
+use crate::process::readiness;
 use crate::sys::prctl;
 use std::os::fd::AsFd;
 
@@ -25,7 +26,9 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let request = args.create.request(global, driver, passed, !args.detach);
     if args.detach {
         let created = create(&request)?;
-        start(&args, global, created)?;
+        if let (_, Some(started)) = start(&args, global, created)? {
+            started.wait()?;
+        }
         return Ok(0);
     }
     let signals = Signals::hold()?;
@@ -37,8 +40,14 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     }
     let mut created = create(&request)?;
     let terminal = created.terminal.take();
-    let created = start(&args, global, created)?;
-    let ended = foreground::attend(&signals, created.pid, created.pidfd.as_fd(), terminal);
+    let (created, started) = start(&args, global, created)?;
+    let ended = foreground::attend(
+        &signals,
+        created.pid,
+        created.pidfd.as_fd(),
+        terminal,
+        started.map(|started| started.readiness),
+    );
     if !args.keep {
         Container::delete(&global.root, &args.create.id, true)?;
     }
@@ -46,10 +55,11 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
 }
 
 /// A container that can't be started is of no use to anybody.
-fn start(args: &Args, global: &Global, created: Created) -> Result<Created> {
+fn start(args: &Args, global: &Global, created: Created) -> Result<(Created, Option<Started>)> {
     let id = &args.create.id;
-    match Container::start(&global.root, id) {
-        Ok(()) => Ok(created),
+    let manager = readiness::manager();
+    match Container::start(&global.root, id, manager.as_deref()) {
+        Ok(started) => Ok((created, started)),
         Err(error) => {
             if !args.keep {
                 Container::delete(&global.root, id, true)?;

@@ -1,5 +1,6 @@
 use super::Global;
 use crate::container::Container;
+use crate::process::readiness;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -9,6 +10,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    Container::start(&global.root, &args.id)?;
+    let manager = readiness::manager();
+    if let Some(started) = Container::start(&global.root, &args.id, manager.as_deref())? {
+        started.wait()?;
+    }
     Ok(0)
 }

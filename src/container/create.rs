@@ -12,7 +12,7 @@ use oci_spec::runtime::{self as oci, Spec};
 
 use super::plan::{Plan, check_terminal};
 use super::record::{self, Home, Init as InitRecord, Phase};
-use super::{Container, check_id};
+use super::{Container, check_id, notify};
 use crate::bundle::Bundle;
 use crate::cgroups::systemd::{Scope, Wanted};
 use crate::cgroups::{self, Cgroup, Hierarchy, Place, Site};
@@ -37,6 +37,8 @@ pub struct Request<'a> {
     pub pidfd_socket: Option<&'a Path>,
     pub pid_file: Option<&'a Path>,
     pub passed: Passed,
+    /// Whether the caller wants to know when the program is ready (sd_notify(3)).
+    pub notify: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     /// systemd is to make the cgroup.
@@ -61,7 +63,7 @@ pub fn create(request: &Request) -> Result<Created> {
     if Home::open(request.root, request.id)?.is_some() {
         return Err(record::taken(request.id));
     }
-    let bundle = Bundle::load(request.bundle)?;
+    let mut bundle = Bundle::load(request.bundle)?;
     for warning in &bundle.warnings {
         log::warning(format_args!(
             "config.json ({}): {}",
@@ -69,6 +71,7 @@ pub fn create(request: &Request) -> Result<Created> {
         ));
     }
     check_terminal(&bundle.spec, request)?;
+    let notify = request.notify && notify::offer(&mut bundle.spec);
     let hierarchy = Hierarchy::find()?;
     let linux = bundle.spec.linux().as_ref();
     let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref());
@@ -103,7 +106,8 @@ pub fn create(request: &Request) -> Result<Created> {
     plan.rootfs.open_sources()?;
 
     let home = Home::make(request.root, request.id)?;
-    let record = plan.record(request, ground.place());
+    let mut record = plan.record(request, ground.place());
+    record.notify = notify;
     home.write(&record)?;
     let mut work = Work {
         container: Container {
@@ -151,7 +155,12 @@ struct Work {
 }
 
 impl Work {
-    fn make(&mut self, request: &Request, plan: Plan, ground: Ground) -> Result<Option<OwnedFd>> {
+    fn make(
+        &mut self,
+        request: &Request,
+        mut plan: Plan,
+        ground: Ground,
+    ) -> Result<Option<OwnedFd>> {
         let (cgroup, scope) = match ground {
             // A place that could not be had is somebody else's.
             Ground::Tree(site) => {
@@ -171,6 +180,9 @@ impl Work {
         let home = &self.container.home;
         home.write(&self.container.record)?;
         home.write_config(&plan.bundle.raw)?;
+        if self.container.record.notify {
+            plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
+        }
         let gate = Gate {
             listener: home.listen()?,
             lock: home.lock_waiting()?,

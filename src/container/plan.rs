@@ -255,6 +255,7 @@ impl Plan {
                 .network
                 .as_ref()
                 .and_then(|network| network.journey(joined.map(|(_, path)| path))),
+            notify: false,
             seccomp_agent: self.seccomp_agent.clone(),
             rdt: self.rdt.as_ref().map(|rdt| rdt.place().clone()),
             annotations: self.subject.annotations.clone(),

@@ -6,6 +6,7 @@
 //! | `config.json` | the bundle's, byte for byte, as it was at `create` |
 //! | `start.sock` | where a created container's first process listens for `start` |
 //! | `waiting` | locked by that process until the program is executed |
+//! | `notify/notify.sock` | where its program says that it is ready, if husk's caller wants to know |
 //!
 //! The directory itself is locked by whoever changes the container.
 
@@ -20,7 +21,7 @@ use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
 use crate::network::Journey;
+use crate::process::readiness;
 use crate::rdt;
 use crate::sys;
 
@@ -39,6 +41,9 @@ const RECORD: &str = "record.json";
 const CONFIG: &str = "config.json";
 const SOCKET: &str = "start.sock";
 const WAITING: &str = "waiting";
+const NOTIFY_DIRECTORY: &str = "notify";
+/// In that directory.
+pub const NOTIFY: &str = "notify.sock";
 
 /// How far `create` has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +91,9 @@ pub struct Record {
     /// Network devices that `create` moves to where they outlive the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,
+    /// Whether its program says at a socket of husk's that it is ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
     /// Who answers the calls that its seccomp filter leaves to somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_agent: Option<Agent>,
@@ -286,8 +294,45 @@ impl Home {
         Ok(connection)
     }
 
+    /// Makes the directory of the notify socket: its path.
+    pub fn make_notify(&self) -> Result<PathBuf> {
+        let path = self.path.join(NOTIFY_DIRECTORY);
+        // Whatever the umask is: the program's user must get through.
+        let mode = Mode::from_bits_truncate(0o755);
+        mkdirat(&self.fd, NOTIFY_DIRECTORY, mode)
+            .and_then(|()| {
+                fchmodat(
+                    &self.fd,
+                    NOTIFY_DIRECTORY,
+                    mode,
+                    FchmodatFlags::FollowSymlink,
+                )
+            })
+            .step("make directory", path.display())?;
+        Ok(path)
+    }
+
+    /// A new notify socket, for every user of the container.
+    pub fn bind_notify(&self) -> Result<OwnedFd> {
+        let name = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
+        let path = self.path.join(&name);
+        // That of a start that was killed.
+        let _ = unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir);
+        let socket = readiness::new_socket()?;
+        let address = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
+        let all = Mode::from_bits_truncate(0o777);
+        UnixAddr::new(address.as_str())
+            .and_then(|address| bind(socket.as_raw_fd(), &address))
+            .and_then(|()| fchmodat(&self.fd, name.as_str(), all, FchmodatFlags::FollowSymlink))
+            .step("bind", path.display())?;
+        Ok(socket)
+    }
+
     /// Removes everything, the record last: before that it can be done again.
     pub fn remove(self) -> Result<()> {
+        let notify = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
+        let _ = unlinkat(&self.fd, notify.as_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir);
         for name in [SOCKET, WAITING, CONFIG, "record.new", RECORD] {
             match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}

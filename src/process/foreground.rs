@@ -8,9 +8,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, read, write};
+use nix::unistd::{Pid, getpid, read, write};
 
 use super::Ended;
+use super::readiness::Readiness;
 use crate::error::{Result, Step};
 use crate::sys::{self, fd::stdio, tty};
 
@@ -78,6 +79,7 @@ pub fn attend(
     pid: Pid,
     pidfd: BorrowedFd,
     terminal: Option<OwnedFd>,
+    mut readiness: Option<Readiness>,
 ) -> Result<Ended> {
     let _raw = terminal.as_ref().and_then(|_| Raw::new());
     let mut relay = terminal.map(Relay::new).transpose()?;
@@ -86,6 +88,10 @@ pub fn attend(
     }
     let mut ended = None;
     loop {
+        // husk is what the caller's manager watches, and stays.
+        if readiness.as_ref().is_some_and(|one| one.pass(getpid())) {
+            readiness = None;
+        }
         ended = ended.or(drain(signals, pid, pidfd, relay.as_ref())?);
         match (ended, &mut relay) {
             (Some(ended), None) => return Ok(ended),
@@ -98,6 +104,9 @@ pub fn attend(
         let mut fds = vec![PollFd::new(signals.signals.as_fd(), PollFlags::POLLIN)];
         if let Some(relay) = &relay {
             relay.watch(&mut fds);
+        }
+        if let Some(readiness) = &readiness {
+            fds.push(PollFd::new(readiness.fd(), PollFlags::POLLIN));
         }
         // A side that nobody has open is always ready, so it is looked at now and then instead.
         let timeout = match relay.as_ref().is_some_and(|relay| relay.idle) {

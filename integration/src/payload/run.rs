@@ -37,6 +37,13 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
             let _ = std::io::stdin().read_line(&mut text);
             Some(json!(text))
         }
+        ("wait-for", [path]) => {
+            while !std::path::Path::new(path).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            None
+        }
+        ("notify", words) => Some(notify(&words.join("\n"))),
         ("ready", []) => {
             print_line(&json!("ready"));
             None
@@ -97,6 +104,17 @@ fn resized(rows: &str) -> Value {
         if size["rows"].as_u64() == rows.parse().ok() {
             return size;
         }
+    }
+}
+
+/// As sd_notify(3).
+fn notify(text: &str) -> Value {
+    let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|datagram| datagram.send_to(text.as_bytes(), socket));
+    match sent {
+        Ok(_) => json!(true),
+        Err(error) => json!({ "error": error.to_string() }),
     }
 }
 
