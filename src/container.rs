@@ -7,8 +7,8 @@ pub mod exec;
 mod notify;
 mod plan;
 pub mod record;
-pub mod update;
 mod subgroup;
+pub mod update;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};

@@ -51,8 +51,11 @@ impl Subgroup {
                 }
             }
             let below = clean(path).ok_or_else(|| {
-                refused(value, "bad sub cgroup path")
-                    .hint("name a cgroup below the container's own, without ..")
+                refused(
+                    value,
+                    format!("bad sub cgroup path: {path} is not a sub cgroup path"),
+                )
+                .hint("name a cgroup below the container's own, without ..")
             })?;
             match found.replace(below) {
                 Some(earlier) if Some(&earlier) != found.as_ref() => {
@@ -88,7 +91,10 @@ impl Subgroup {
     /// As runc says it.
     pub fn not_joined(&self, errno: Errno) -> Error {
         let error = Error::new("adding pid of the process to cgroups")
-            .on(Path::new("/").join(&self.below).display())
+            .on(Path::new("/")
+                .join(&self.below)
+                .join("cgroup.procs")
+                .display())
             .errno(errno);
         match errno {
             Errno::ENOENT => error.hint("--cgroup names a cgroup that is there already"),

@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{getpid, setsid};
 
@@ -25,6 +27,21 @@ use crate::sys;
 
 /// How often a waiting container looks whether its record is still there, in milliseconds.
 const RECORD_CHECK: u16 = 5000;
+
+/// What ends a process that has no handler for it.
+const DEADLY: [Signal; 7] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGALRM,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+fn deadly() -> SigSet {
+    DEADLY.iter().copied().collect()
+}
 
 /// Everything that the process is to do.
 #[derive(Debug)]
@@ -86,7 +103,7 @@ impl Init {
         }
         // The words of runc's log, for those who know it; its suite is among them.
         channel.debug(format_args!(
-            "nsexec started: namespaces {:#x}",
+            "nsexec started, nsexec container setup: namespaces {:#x}",
             self.namespaces.own()
         ));
         sys::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
@@ -142,7 +159,11 @@ impl Init {
             }
             None => None,
         };
-        channel.debug(format_args!("init: ready, the program is next"));
+        channel.debug(format_args!(
+            "init: closing the pipe to signal completion, the program is next"
+        ));
+        // Before anybody can know that there is a container to be killed.
+        deadly().thread_block().step("block", "signals")?;
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
         Ok(Waiting {
@@ -276,13 +297,26 @@ impl Waiting {
     }
 
     /// `None` when the record is gone: then nobody can start or delete this container any more.
+    ///
+    /// The first process of a pid namespace is deaf to signals that it has no handler for: what would end
+    /// the program ends it here.
     fn wait_for_start(&self) -> Option<OwnedFd> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&deadly(), flags).ok()?;
         loop {
-            let mut fds = [PollFd::new(self.gate.listener.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [
+                PollFd::new(self.gate.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
             match poll(&mut fds, PollTimeout::from(RECORD_CHECK)) {
                 Ok(0) => {
                     if fstat(&self.gate.lock).is_ok_and(|stat| stat.st_nlink == 0) {
                         return None;
+                    }
+                }
+                Ok(_) if fds[0].revents().is_none_or(|events| events.is_empty()) => {
+                    if let Ok(Some(info)) = signals.read_signal() {
+                        sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
                     }
                 }
                 Ok(_) => match sys::socket::accept(self.gate.listener.as_fd()) {

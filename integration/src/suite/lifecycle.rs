@@ -42,6 +42,7 @@ tests! {
     kill_all_of_a_stopped_container_succeeds,
     kill_zero_only_asks.needs(&[Need::Husk]),
     kill_reaches_a_created_container,
+    a_created_container_ends_by_the_signals_that_end_programs.needs(&[Need::Husk]),
     a_created_container_whose_process_was_killed_is_stopped,
     every_command_on_a_missing_container_says_does_not_exist,
     list_is_empty_without_containers,
@@ -414,6 +415,24 @@ fn kill_reaches_a_created_container(lab: &Lab) {
     assert_eq!(container.wait(), End::Signal(9));
     assert_eq!(container.status(), "stopped");
     assert_eq!(container.stdout(), "");
+    container.delete();
+}
+
+/// As one of runc does: whoever stops a container that was never started need not know that.
+fn a_created_container_ends_by_the_signals_that_end_programs(lab: &Lab) {
+    for (signal, number) in [("TERM", 15), ("INT", 2), ("HUP", 1), ("USR1", 10)] {
+        let container = lab.create(&lab.bundle().payload("exit 0"));
+        container.kill(signal);
+        assert_eq!(container.wait(), End::Code(128 + number));
+        assert_eq!(container.status(), "stopped");
+        container.delete();
+    }
+    // The program has them as they were.
+    let container = lab.start(&lab.bundle().payload("facts -- until 15 7"));
+    let facts = container.wait_for_lines(2).remove(0);
+    assert_eq!(facts["signals"], lab.facts(&lab.bundle())["signals"]);
+    container.kill("TERM");
+    assert_eq!(container.wait(), End::Code(7));
     container.delete();
 }
 
