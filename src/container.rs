@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use self::notify::Started;
 use self::record::{Home, Init, Phase, Record};
-use crate::cgroups::{Cgroup, Place};
+use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
@@ -239,6 +239,14 @@ impl Container {
         }
     }
 
+    /// Only if it is known to be this container's.
+    fn own_cgroup(&self) -> Result<Option<Cgroup>> {
+        match &self.record.cgroup {
+            Some(place) if place.inode.is_some() => Cgroup::open(place),
+            _ => Ok(None),
+        }
+    }
+
     pub fn status(&self) -> Result<Status> {
         if self.record.phase == Phase::Creating {
             // A creator that was killed holds no lock any more.
@@ -360,8 +368,8 @@ impl Container {
         let kill = signal == Signal::KILL;
         let others_stay = !self.record.first_in_pids;
         if self.status()? == Status::Stopped {
-            return match self.cgroup()? {
-                // Those that have outlived the first one.
+            return match self.own_cgroup()? {
+                // Those that have outlived the first one, in a cgroup that is known to be the container's.
                 Some(cgroup) if kill && others_stay && !cgroup.procs()?.is_empty() => cgroup.kill(),
                 _ if all => Ok(()),
                 _ => Err(stopped()),
@@ -519,11 +527,7 @@ impl Container {
 
     fn kill(&self) -> Result<()> {
         let init = self.init();
-        let known = |place: &Place| place.inode.is_some();
-        if let (true, Some(cgroup)) = (
-            self.record.cgroup.as_ref().is_some_and(known),
-            self.cgroup()?,
-        ) {
+        if let Some(cgroup) = self.own_cgroup()? {
             cgroup.kill()?;
         }
         let Some(init) = init else { return Ok(()) };

@@ -25,7 +25,7 @@ tests! {
     delete_refuses_a_paused_container_but_by_force,
     force_deletes_what_was_frozen_from_outside,
     sub_cgroups_are_paused_too,
-    processes_left_by_the_first_one_are_ended_by_delete,
+    processes_left_by_the_first_one_are_ended_by_delete_and_kill,
 }
 
 /// A container whose process is always at work.
@@ -212,8 +212,8 @@ fn sub_cgroups_are_paused_too(lab: &Lab) {
 }
 
 /// Without a pid namespace the others outlive it (runc issue 4047).
-fn processes_left_by_the_first_one_are_ended_by_delete(lab: &Lab) {
-    for options in [&[][..], &["--force"]] {
+fn processes_left_by_the_first_one_are_ended_by_delete_and_kill(lab: &Lab) {
+    for (by_kill, options) in [(false, &[][..]), (false, &["--force"]), (true, &[])] {
         let bundle = lab.bundle().without_namespace("pid");
         let container = lab.start(&bundle.payload("forks 4 -- pause"));
         container.wait_for_lines(1);
@@ -222,6 +222,15 @@ fn processes_left_by_the_first_one_are_ended_by_delete(lab: &Lab) {
         nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGKILL).unwrap();
         container.wait();
         assert_eq!(cgroup::processes(&container.cgroup()).len(), 4);
+        if by_kill {
+            assert_eq!(container.status(), "stopped");
+            container.kill_with("TERM").code(1);
+            container.kill_with("KILL").ok();
+            assert!(eventually(
+                || cgroup::processes(&container.cgroup()).is_empty()
+            ));
+            container.kill_with("KILL").code(1);
+        }
         container.command("delete", options).run().ok();
         assert!(!container.cgroup().exists());
     }
