@@ -175,17 +175,6 @@ pub static ALL: &[Command] = &[
     ),
 ];
 
-/// Refuses the options of this list that were given: to ignore one in silence would make
-/// the caller believe that it worked.
-fn refuse(given: &[(&str, bool)]) -> Result<()> {
-    match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(Error::new(format!(
-            "option {option} is not available in this version"
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// A number of descriptors.
 fn parse_count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "want a number".into())
