@@ -11,11 +11,14 @@ export CARGO_TARGET_DIR
 
 HUSK := build/husk
 LIMIT := 3000000
+CONFORMANCE := build-suites compare count debian images native places prepare report runc-suite \
+	runc-tests sources terminal validation validation-tests vm
 BUNDLES := hello busybox limits overlay debian
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain \
-	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh)
+	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
+	$(addprefix integration/conformance/,$(CONFORMANCE))
 
-.PHONY: build debug demo shell test check lint size bundles install uninstall clean distclean help built
+.PHONY: build debug demo shell test conformance conformance-runc check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -41,6 +44,12 @@ shell: built ## an interactive shell in a Debian container (root)
 
 test: ## every test tier; sets up what it needs; ends with one line of counts (root)
 	@.ci/tiers $(TIERS)
+
+conformance: built ## OCI's validation of runtimes: husk, runc and crun in the virtual machine (root)
+	@integration/conformance/compare validation $(HUSK)
+
+conformance-runc: built ## runc's own integration tests, likewise; long, goes on where it stopped (root)
+	@integration/conformance/compare runc-suite $(HUSK)
 
 check: ## formatting, clippy and the lock file
 	@. .ci/toolchain; \

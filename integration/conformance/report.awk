@@ -1,0 +1,159 @@
+# Writes the tables of docs/conformance.md. The first file is `reasons`, the others
+# are results: DIR/runtime-tools/RUNTIME/PLACE/TEST.tap and DIR/runc/RUNTIME/PART/FILE.tap.
+# A test that husk fails and that has no reason there is named, and makes this fail.
+
+BEGIN {
+    split("husk runc crun", runtimes, " ")
+    FS = " *[|] *"
+}
+
+# ---- reading -------------------------------------------------------------------------
+function as_regex(glob) {
+    gsub(/[][().+^$\\{}]/, "\\\\&", glob)
+    gsub(/\*/, ".*", glob)
+    gsub(/\?/, ".", glob)
+    return "^" glob "$"
+}
+NR == FNR {
+    if (/^#/ || /^ *$/) next
+    where_[++reasons] = as_regex($1)
+    file_[reasons] = as_regex($2)
+    test_[reasons] = as_regex($3)
+    text_[reasons] = $4
+    next
+}
+FNR == 1 {
+    settle()
+    n = split(FILENAME, path, "/")
+    suite = path[n - 3]; runtime = path[n - 2]; part = path[n - 1]
+    file = path[n]
+    sub(/\.tap$/, "", file)
+    validation_begins()
+    if (suite == "runc") add(parts, "part", part)
+    add(files, suite, file)
+}
+suite == "runtime-tools" { validation_line($0) }
+suite == "runc" && bats_line($0) {
+    add(tests, file, NAME)
+    went[file, NAME, runtime, part] = HOW
+    total[runtime, part, HOW]++
+}
+# A list without doubles, in order: list[key, 0] is its length.
+function add(list, key, value) {
+    if ((key, "of", value) in list) return
+    list[key, "of", value] = 1
+    list[key, ++list[key, 0]] = value
+}
+function settle() {
+    if (suite != "runtime-tools") return
+    add(places, "place", part)
+    own[file, runtime, part] = own_verdict()
+    tap[file, runtime, part] = tap_verdict()
+    held[file, runtime, part] = OK
+    broke[file, runtime, part] = WRONG
+    own_total[runtime, part, own_verdict()]++
+    tap_total[runtime, part, tap_verdict()]++
+    ok_total[runtime, part] += OK
+    wrong_total[runtime, part] += WRONG
+    skipped_total[runtime, part] += SKIPPED
+}
+
+# ---- writing -------------------------------------------------------------------------
+function reason(where, file, test,    i) {
+    for (i = 1; i <= reasons; i++)
+        if (where ~ where_[i] && file ~ file_[i] && test ~ test_[i]) { used[i] = 1; return text_[i] }
+    print "no reason for: " where " | " file " | " test > "/dev/stderr"
+    unexplained++
+    return "**unexplained**"
+}
+function heading(first, last,    i, line, rule) {
+    line = "| " first " |"; rule = "| --- |"
+    for (i = 1; i in runtimes; i++) { line = line " " runtimes[i] " |"; rule = rule " --- |" }
+    print line (last ? " " last " |" : "")
+    print rule (last ? " --- |" : "")
+}
+function plain(text) { gsub(/\|/, "\\|", text); gsub(/</, "\\&lt;", text); gsub(/\*/, "\\*", text); return text }
+
+function validation(place,    i, r, row, test, said) {
+    print "### " (place == "vm" ? "In the machine" : "In namespaces")
+    print ""
+    heading("58 tests", "")
+    row = "| verdict of the tests: pass / fail |"
+    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d |", own_total[runtimes[r], place, "pass"], own_total[runtimes[r], place, "fail"])
+    print row
+    row = "| verdict of TAP: pass / fail / skipped |"
+    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d / %d |", tap_total[runtimes[r], place, "pass"], tap_total[runtimes[r], place, "fail"], tap_total[runtimes[r], place, "skip"])
+    print row
+    row = "| assertions that hold / don't / skipped |"
+    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d / %d |", ok_total[runtimes[r], place], wrong_total[runtimes[r], place], skipped_total[runtimes[r], place])
+    print row
+    print ""
+    heading("test", "why not")
+    for (i = 1; i <= files["runtime-tools", 0]; i++) {
+        test = files["runtime-tools", i]
+        row = "| " test " |"
+        said = ""
+        for (r = 1; r in runtimes; r++) {
+            if (!((test, runtimes[r], place) in own)) { row = row " |"; continue }
+            row = row sprintf(" %s %d%s |", own[test, runtimes[r], place], held[test, runtimes[r], place],
+                broke[test, runtimes[r], place] ? ", " broke[test, runtimes[r], place] " not" : "")
+            if (runtimes[r] == "husk" && own[test, "husk", place] == "fail")
+                said = reason("validation-" place, test, "")
+        }
+        print row " " said " |"
+    }
+    print ""
+}
+
+function cell(file, test, runtime,    i, how, ran, passed) {
+    for (i = 1; i <= parts["part", 0]; i++) {
+        how = went[file, test, runtime, parts["part", i]]
+        if (how == "pass" || how == "fail") ran++
+        if (how == "pass") passed++
+    }
+    if (!ran) return " |"
+    return (passed == ran ? passed : "**" passed + 0 "** of " ran) " |"
+}
+# Why husk fails, each reason once, with the parts that it is for.
+function why(file, test,    i, part, text, line, seen, list, n, j) {
+    n = 0
+    for (i = 1; i <= parts["part", 0]; i++) {
+        part = parts["part", i]
+        if (went[file, test, "husk", part] != "fail") continue
+        text = reason(part, file, test)
+        if (!(text in seen)) { seen[text] = ""; list[++n] = text }
+        seen[text] = seen[text] (seen[text] ? ", " : "") part (went[file, test, "runc", part] == "fail" ? "*" : "")
+    }
+    for (j = 1; j <= n; j++) line = line (j > 1 ? "; " : "") list[j] " (" plain(seen[list[j]]) ")"
+    return line
+}
+function runc_suite(    i, j, r, row, file, test, part, only) {
+    heading("part: passed / failed / skipped", "")
+    for (i = 1; i <= parts["part", 0]; i++) {
+        part = parts["part", i]
+        row = "| " part " |"
+        for (r = 1; r in runtimes; r++)
+            row = row (((runtimes[r], part, "pass") in total) ? sprintf(" %d / %d / %d |", total[runtimes[r], part, "pass"], total[runtimes[r], part, "fail"], total[runtimes[r], part, "skip"]) : " |")
+        print row
+    }
+    for (i = 1; i <= files["runc", 0]; i++) {
+        file = files["runc", i]
+        print "\n### " file "\n"
+        heading("test", "where husk fails, and why")
+        for (j = 1; j <= tests[file, 0]; j++) {
+            test = tests[file, j]
+            row = "| " plain(test) " |"
+            for (r = 1; r in runtimes; r++) row = row " " cell(file, test, runtimes[r])
+            print row " " why(file, test) " |"
+        }
+    }
+}
+
+END {
+    settle()
+    print "## The runtime-tools' validation\n"
+    for (i = 1; i <= places["place", 0]; i++) validation(places["place", i])
+    print "## runc's integration tests\n"
+    runc_suite()
+    if (unexplained) { print unexplained " failures without a reason" > "/dev/stderr"; exit 1 }
+}
