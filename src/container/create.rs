@@ -272,9 +272,12 @@ impl Work {
                         self.devices = Some(network.carry_out(process.pid)?);
                     }
                     self.hooks_ran = runtime_hooks;
-                    let state = plan.subject.json("creating", Some(process.pid));
                     let bundle = Some(plan.bundle.dir.as_path());
+                    // Hooks of this deprecated kind were made for a container that is there already:
+                    // it is what the specification's own validation expects them to be told.
+                    let state = plan.subject.json("created", Some(process.pid));
                     hooks::run(Point::Prestart, &plan.hooks.prestart, &state, bundle)?;
+                    let state = plan.subject.json("creating", Some(process.pid));
                     hooks::run(
                         Point::CreateRuntime,
                         &plan.hooks.create_runtime,

@@ -265,7 +265,7 @@ fn every_hook_gets_the_state_on_standard_input(lab: &Lab) {
     let pid = container.pid();
     container.end();
     let expected = [
-        ("prestart", &["created", "creating"][..], true),
+        ("prestart", &["created"][..], true),
         ("createRuntime", &["created", "creating"], true),
         ("createContainer", &["created", "creating"], false),
         ("startContainer", &["created"], false),
