@@ -1,6 +1,7 @@
 //! The commands, one file each: an `Args` structure and a `run()`.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
@@ -181,8 +182,9 @@ fn parse_count(text: &str) -> Result<u32, String> {
 }
 
 /// For the commands that put a process into a container, before anything else: takes count of what it
-/// is to get, drops every other descriptor that the caller left open, and moves husk out of reach.
-fn enter_container(preserved: u32) -> Result<Passed> {
+/// is to get, drops every other descriptor that the caller left open but the one that `document` may
+/// be, and moves husk out of reach.
+fn enter_container(preserved: u32, document: Option<&Path>) -> Result<Passed> {
     // sd_listen_fds(3): a value meant for another process is none of ours.
     let ours = std::env::var("LISTEN_PID")
         .ok()
@@ -212,9 +214,21 @@ fn enter_container(preserved: u32) -> Result<Passed> {
         }
     }
     fd::cloexec_from(first).step("close", "descriptors of the caller")?;
+    if let Some(number) = document.and_then(named_descriptor) {
+        // One that isn't open says so when it is read.
+        let _ = fd::keep(number);
+    }
     protect::run_protected()?;
     stop_ignoring()?;
     Ok(passed)
+}
+
+/// The number in `/dev/fd/63`: how shells name what another program writes, as in `--process <(make-it)`.
+fn named_descriptor(path: &Path) -> Option<u32> {
+    let number = ["/dev/fd", "/proc/self/fd"]
+        .iter()
+        .find_map(|dir| path.strip_prefix(dir).ok())?;
+    number.to_str()?.parse().ok()
 }
 
 /// A program starts with every signal at its default, whatever husk's caller ignores (nohup, daemons).

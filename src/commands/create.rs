@@ -72,7 +72,7 @@ impl Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let driver = global.driver()?;
-    let passed = super::enter_container(args.preserve_fds)?;
+    let passed = super::enter_container(args.preserve_fds, None)?;
     create(&args.request(global, driver, passed, false))?;
     Ok(0)
 }

@@ -195,7 +195,7 @@ fn parse_id(text: &str) -> Result<u32, String> {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    let passed = super::enter_container(args.preserve_fds)?;
+    let passed = super::enter_container(args.preserve_fds, args.process.as_deref())?;
     let target = Target::find(&global.root, &args.id, args.ignore_paused)?;
     let process = args.process(&target)?;
     let wants_terminal = process.terminal().unwrap_or(false);

@@ -22,7 +22,7 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let driver = global.driver()?;
-    let passed = super::enter_container(args.create.preserve_fds)?;
+    let passed = super::enter_container(args.create.preserve_fds, None)?;
     let request = args.create.request(global, driver, passed, !args.detach);
     if args.detach {
         let created = create(&request)?;

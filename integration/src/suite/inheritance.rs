@@ -19,6 +19,7 @@ tests! {
     a_half_made_record_is_removed_by_force,
     the_runtime_dies_with_the_shim_only_before_create_returns,
     preserved_descriptors_are_passed_on,
+    runc_a_process_document_may_be_a_descriptor_of_the_callers,
     listen_fds_are_passed_on,
     a_preserved_descriptor_that_is_not_open_is_refused,
 }
@@ -209,4 +210,24 @@ fn a_preserved_descriptor_that_is_not_open_is_refused(lab: &Lab) {
         .run()
         .refused()
         .says("preserved-fd 0");
+}
+
+/// As in `exec --process <(make-it)`: the program gets the document, not the descriptor.
+fn runc_a_process_document_may_be_a_descriptor_of_the_callers(lab: &Lab) {
+    use std::io::Write;
+    let container = lab.start(&lab.bundle().payload("pause"));
+    for path in ["/dev/fd/63", "/proc/self/fd/63"] {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let process = json!({"args": [crate::bundle::PAYLOAD, "facts"], "cwd": "/tmp"});
+        fs::File::from(writer)
+            .write_all(process.to_string().as_bytes())
+            .unwrap();
+        let command = container.command("exec", &["--process", path]);
+        let facts = command.fd(reader, 63).run().ok().line();
+        assert_eq!(facts["cwd"], "/tmp");
+        let numbers = facts["fds"].as_object().map(|fds| fds.len());
+        let numbers = numbers.or(facts["fds"].as_array().map(Vec::len));
+        assert_eq!(numbers, Some(3), "{facts}");
+    }
+    container.end();
 }
