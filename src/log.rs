@@ -2,7 +2,8 @@
 //!
 //! Engines read the file. containerd decodes it as a stream of JSON objects and keeps
 //! the last one whose level is `error`; podman wants the whole file to be one object.
-//! So nothing but errors is written unless `--log-level` or `--debug` asks for more.
+//! So nothing but errors is written there unless `--log-level` or `--debug` asks for more. Without a
+//! file warnings are shown, too.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};

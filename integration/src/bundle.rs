@@ -164,7 +164,7 @@ impl Bundle {
         for set in ["bounding", "effective", "permitted"] {
             this = this.set(&format!("/process/capabilities/{set}"), json!(names));
         }
-        this.remove("/process/capabilities/ambient")
+        this
     }
 
     pub fn writable(self) -> Self {
@@ -244,7 +244,7 @@ fn base() -> Value {
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
             "capabilities": {
-                "bounding": caps, "effective": caps, "permitted": caps, "ambient": caps
+                "bounding": caps, "effective": caps, "permitted": caps
             },
             "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
             "noNewPrivileges": true

@@ -107,18 +107,21 @@ pub struct Said {
     root: Option<PathBuf>,
     pub log: Option<PathBuf>,
     pub log_format: Format,
-    log_level: Level,
+    log_level: Option<Level>,
     debug: bool,
     driver: Driver,
     rootless: Rootless,
 }
 
 impl Said {
+    /// A log file is for engines, which take all that is in there for an error; who reads standard error
+    /// is to know what is not as asked.
     pub fn log_level(&self) -> Level {
-        if self.debug {
-            Level::Debug
-        } else {
-            self.log_level
+        match (self.debug, self.log_level, &self.log) {
+            (true, ..) => Level::Debug,
+            (false, Some(level), _) => level,
+            (false, None, Some(_)) => Level::Error,
+            (false, None, None) => Level::Warning,
         }
     }
 
@@ -150,13 +153,13 @@ impl Said {
                 }
             }
             "log-level" => {
-                self.log_level = match text {
+                self.log_level = Some(match text {
                     Some("error") => Level::Error,
                     Some("warning" | "warn") => Level::Warning,
                     Some("info") => Level::Info,
                     Some("debug") => Level::Debug,
                     _ => return Err(one_of(&["error", "warning", "info", "debug"])),
-                }
+                })
             }
             "cgroup-manager" => {
                 self.driver = match text {

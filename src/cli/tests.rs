@@ -318,10 +318,12 @@ fn global_options() {
     assert_eq!(global.rootless, Rootless::False);
     assert_eq!(said.log_level(), Level::Debug);
     for (line, level) in [
-        ("list", Level::Error),
+        ("list", Level::Warning),
+        ("--log /x list", Level::Error),
+        ("--log /x --log-level warning list", Level::Warning),
         ("--log-level warning list", Level::Warning),
         ("--log-level=info list", Level::Info),
-        ("--debug=false list", Level::Error),
+        ("--debug=false list", Level::Warning),
         ("list --debug", Level::Debug),
     ] {
         assert_eq!(parse_line(line).unwrap().3.log_level(), level, "{line}");

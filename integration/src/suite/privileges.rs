@@ -14,6 +14,7 @@ tests! {
     without_capabilities_there_are_none,
     a_user_without_ambient_capabilities_has_none,
     ambient_capabilities_survive_execve,
+    ambient_capabilities_that_are_not_inheritable_are_a_warning.needs(&[Need::Husk]),
     the_bounding_set_binds,
     an_unknown_capability_is_a_warning,
     no_new_privileges_is_set_or_not,
@@ -92,6 +93,38 @@ fn ambient_capabilities_survive_execve(lab: &Lab) {
     let caps = &lab.facts(&bundle)["caps"];
     SETS.iter()
         .for_each(|set| assert_eq!(caps[set], json!(["CAP_NET_BIND_SERVICE"]), "{set}"));
+}
+
+/// On standard error, and not in a log file, which engines read for errors.
+fn ambient_capabilities_that_are_not_inheritable_are_a_warning(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .set("/process/user/uid", 1000)
+        .set(
+            "/process/capabilities/bounding",
+            json!(["CAP_KILL", "CAP_CHOWN"]),
+        )
+        .set(
+            "/process/capabilities/permitted",
+            json!(["CAP_KILL", "CAP_CHOWN"]),
+        )
+        .set("/process/capabilities/inheritable", json!(["CAP_KILL"]))
+        .set(
+            "/process/capabilities/ambient",
+            json!(["CAP_KILL", "CAP_CHOWN"]),
+        );
+    let words = "can't raise ambient capability CAP_CHOWN: ";
+    let output = lab.run(&bundle).ok();
+    assert_eq!(output.line()["caps"]["ambient"], json!(["CAP_KILL"]));
+    assert!(output.stderr.contains(words), "{output}");
+    let log = lab.path("log");
+    let quiet = lab
+        .run_with(&bundle, &[])
+        .global(&["--log", log.to_str().unwrap()])
+        .run()
+        .ok();
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "");
 }
 
 fn the_bounding_set_binds(lab: &Lab) {
