@@ -178,22 +178,26 @@ fn open(own: BorrowedFd, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
     openat2(own, path, how)
 }
 
-/// At once: the kernel takes each write(2) for a whole value.
 fn write(own: BorrowedFd, path: &str, value: &[u8]) -> nix::Result<()> {
-    let file = open(own, path, OFlag::O_WRONLY)?;
+    put(open(own, path, OFlag::O_WRONLY)?, value)
+}
+
+/// At once: the kernel takes each write(2) for a whole value.
+fn put(file: OwnedFd, value: &[u8]) -> nix::Result<()> {
     match nix::unistd::write(file.as_fd(), value)? {
         written if written == value.len() => Ok(()),
         _ => Err(Errno::EIO),
     }
 }
 
-/// The module's own file since Linux 5.1, or the one that it shares with others.
+/// Into the module's own file since Linux 5.8, or the one that it shares with others: there a second
+/// module would take the name of a missing profile for something of its own.
 fn write_apparmor(own: BorrowedFd, value: &str) -> nix::Result<()> {
-    match write(own, "attr/apparmor/exec", value.as_bytes()) {
-        // A missing profile is ENOENT, too: then the other file says it again.
-        Err(Errno::ENOENT) => write(own, "attr/exec", value.as_bytes()),
-        done => done,
-    }
+    let file = match open(own, "attr/apparmor/exec", OFlag::O_WRONLY) {
+        Err(Errno::ENOENT) => open(own, "attr/exec", OFlag::O_WRONLY),
+        file => file,
+    };
+    put(file?, value.as_bytes())
 }
 
 /// `unconfined`, or a profile and its mode: `name (enforce)`. In the mode `unconfined` a profile only
