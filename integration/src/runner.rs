@@ -10,10 +10,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::lab::{Lab, patience};
-use crate::need::{Missing, find_program};
+use crate::need::{Missing, Need, find_program};
 use crate::suite::{self, Test};
 use crate::{cgroup, enclosure, sys};
 
@@ -77,8 +78,44 @@ fn run() -> Result<i32, String> {
     let runtime = find_runtime()?;
     let payload = find_beside("payload").ok_or("no payload beside this program: build it first")?;
     let dir = PathBuf::from(format!("/tmp/husk-suite-{}", std::process::id()));
-    let enclosed = enclosure::enclose(&dir, || run_all(&options, &tests, &dir, &runtime, &payload));
+    let begin = Instant::now();
+    let place = Place {
+        dir: &dir,
+        runtime: &runtime,
+        payload: &payload,
+    };
+    let chosen = tests.iter().filter(|test| options.choose(test));
+    let (outside, inside): (Vec<_>, Vec<_>) = chosen.partition(|test| needs_systemd(test));
+    let mut verdicts = Vec::new();
+    if !outside.is_empty() {
+        fs::create_dir(&dir).map_err(|error| error.to_string())?;
+        verdicts.append(&mut run_all(&options, &outside, &place)?);
+        let _ = fs::remove_dir_all(&dir);
+    }
+    let enclosed = enclosure::enclose(&dir, || match run_all(&options, &inside, &place) {
+        Ok(mut others) => {
+            verdicts.append(&mut others);
+            close(&verdicts, &options, &runtime, begin.elapsed())
+        }
+        Err(message) => {
+            eprintln!("suite: {message}");
+            2
+        }
+    });
     enclosed.map_err(|error| error.to_string())
+}
+
+/// systemd knows processes by their numbers in its own pid namespace and cgroups by their places in the
+/// whole tree: tests that need it run where it is, before the others are enclosed.
+fn needs_systemd(test: &Test) -> bool {
+    test.needs.contains(&Need::Systemd) && Need::Systemd.missing(Path::new("")).is_none()
+}
+
+/// Where and with what the tests run.
+struct Place<'a> {
+    dir: &'a Path,
+    runtime: &'a Path,
+    payload: &'a Path,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -141,14 +178,9 @@ fn find_beside(name: &str) -> Option<PathBuf> {
     found.into_iter().find(|file| file.exists())
 }
 
-fn run_all(options: &Options, tests: &[Test], dir: &Path, runtime: &Path, payload: &Path) -> i32 {
-    let begin = Instant::now();
-    let copy = dir.join("payload");
-    if let Err(error) = fs::copy(payload, &copy) {
-        eprintln!("suite: {}: {error}", payload.display());
-        return 2;
-    }
-    let chosen: Vec<&Test> = tests.iter().filter(|test| options.choose(test)).collect();
+fn run_all(options: &Options, chosen: &[&Test], place: &Place) -> Result<Vec<Verdict>, String> {
+    fs::copy(place.payload, place.dir.join("payload"))
+        .map_err(|error| format!("{}: {error}", place.payload.display()))?;
     let next = AtomicUsize::new(0);
     let verdicts = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -156,7 +188,7 @@ fn run_all(options: &Options, tests: &[Test], dir: &Path, runtime: &Path, payloa
             scope.spawn(|| {
                 while let Some(test) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let begin = Instant::now();
-                    let verdict = judge(test, dir, runtime);
+                    let verdict = judge(test, place.dir, place.runtime);
                     let mut verdicts = verdicts.lock().unwrap();
                     report(test, &verdict, begin.elapsed(), options.verbose);
                     verdicts.push(verdict);
@@ -164,12 +196,7 @@ fn run_all(options: &Options, tests: &[Test], dir: &Path, runtime: &Path, payloa
             });
         }
     });
-    close(
-        &verdicts.into_inner().unwrap(),
-        options,
-        runtime,
-        begin.elapsed(),
-    )
+    Ok(verdicts.into_inner().unwrap())
 }
 
 impl Options {
@@ -269,6 +296,8 @@ fn run_one(test: &Test) -> Result<i32, String> {
         std::process::exit(FAILED)
     }));
     unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| errno.to_string())?;
+    let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+    mount(none, "/", none, private, none).map_err(|errno| errno.to_string())?;
     let lab = Lab::new(place, runtime, payload).map_err(|error| error.to_string())?;
     (test.body)(&lab);
     if let Err(left) = lab.finish() {

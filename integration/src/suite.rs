@@ -43,6 +43,7 @@ mod scheduling;
 mod seccomp;
 mod seccomp_notify;
 mod specification;
+mod systemd;
 mod terminal;
 mod update;
 
@@ -117,6 +118,7 @@ pub fn all() -> Vec<Test> {
         specification::TESTS,
         cgroups::TESTS,
         limits::TESTS,
+        systemd::TESTS,
         rdt::TESTS,
         update::TESTS,
         pause::TESTS,
