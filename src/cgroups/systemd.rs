@@ -125,24 +125,26 @@ impl Scope {
                 .push(own("PIDs", Value::Pids(vec![pid.as_raw() as u32])));
         }
         self.manager.start(&self.properties)?;
+        if !self.unit.is_slice() {
+            let path = format!("/proc/{pid}/cgroup");
+            let text = std::fs::read_to_string(&path).step("read", &path)?;
+            self.place.below = unit::place_of(&text, &self.unit.name).ok_or_else(|| {
+                Error::new("find the cgroup of systemd unit")
+                    .on(&self.unit.name)
+                    .because(format!("{path} doesn't name it: {}", text.trim()))
+                    .hint("systemd and husk must be in the same pid and cgroup namespaces")
+            })?;
+        }
+        let cgroup = self.open()?;
+        // systemd hands down those controllers that it has properties for.
+        if let Some(hierarchy) = Hierarchy::at(&self.place.mount)? {
+            controllers::enable(&hierarchy, &self.place, cgroup.fd())?;
+        }
         // Other than a scope a slice takes no processes.
         if self.unit.is_slice() {
-            let cgroup = self.open()?;
-            if let Some(hierarchy) = Hierarchy::at(&self.place.mount)? {
-                controllers::enable(&hierarchy, &self.place, cgroup.fd())?;
-            }
             cgroup.add(pid)?;
-            return Ok(cgroup);
         }
-        let path = format!("/proc/{pid}/cgroup");
-        let text = std::fs::read_to_string(&path).step("read", &path)?;
-        self.place.below = unit::place_of(&text, &self.unit.name).ok_or_else(|| {
-            Error::new("find the cgroup of systemd unit")
-                .on(&self.unit.name)
-                .because(format!("{path} doesn't name it: {}", text.trim()))
-                .hint("systemd and husk must be in the same pid and cgroup namespaces")
-        })?;
-        self.open()
+        Ok(cgroup)
     }
 
     fn open(&mut self) -> Result<Cgroup> {
