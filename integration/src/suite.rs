@@ -44,6 +44,7 @@ mod seccomp;
 mod seccomp_notify;
 mod specification;
 mod systemd;
+mod systemd_limits;
 mod terminal;
 mod update;
 
@@ -119,6 +120,7 @@ pub fn all() -> Vec<Test> {
         cgroups::TESTS,
         limits::TESTS,
         systemd::TESTS,
+        systemd_limits::TESTS,
         rdt::TESTS,
         update::TESTS,
         pause::TESTS,

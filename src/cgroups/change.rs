@@ -67,10 +67,22 @@ impl Cgroup {
 
     /// systemd would write its own idea of a unit's limits again one day.
     fn tell_owner(&self, plan: &mut Plan) -> Result<()> {
-        match &self.place().owner {
-            Some(owner) => owner.update(plan),
-            None => Ok(()),
+        let Some(owner) = &self.place().owner else {
+            return Ok(());
+        };
+        // Idle is a weight to systemd: to end it there must be another, and this is the kernel's.
+        let ends_idle = |write: &Write| write.file == "cpu.idle" && write.value == "0";
+        if let Some(at) = plan.writes.iter().position(ends_idle)
+            && file::read(self.fd(), "cpu.idle").is_ok_and(|now| now.trim() == "1")
+        {
+            let weight = Write {
+                file: "cpu.weight".into(),
+                value: "100".into(),
+                ..plan.writes[at].clone()
+            };
+            plan.writes.insert(at + 1, weight);
         }
+        owner.update(plan)
     }
 
     /// What undoes a write.

@@ -8,7 +8,7 @@ use std::process::Command as Program;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::tests;
 use crate::bundle::Bundle;
@@ -22,10 +22,6 @@ tests! {
     names_and_slices.needs(SYSTEMD).seconds(60),
     bad_names_are_refused_and_leave_nothing.needs(HUSK),
     exec_and_pause_need_no_option.needs(SYSTEMD),
-    limits_are_properties_and_survive_a_daemon_reload.needs(CONTROLLERS).seconds(60),
-    what_it_has_no_property_for_survives_too.needs(CONTROLLERS).seconds(60),
-    idle_and_oom_policy.needs(CONTROLLERS),
-    device_rules_are_left_alone.needs(SYSTEMD).seconds(60),
     annotations_become_properties.needs(SYSTEMD),
     cve_2024_3154_annotations_that_act_are_refused.needs(HUSK),
     a_property_it_refuses_is_named_and_leaves_nothing.needs(HUSK),
@@ -44,19 +40,11 @@ tests! {
 const SYSTEMD: &[Need] = &[Need::Systemd];
 const HUSK: &[Need] = &[Need::Systemd, Need::Husk];
 const ONLY_HUSK: &[Need] = &[Need::Husk];
-const CONTROLLERS: &[Need] = &[
-    Need::Systemd,
-    Need::Controller("memory"),
-    Need::Controller("cpu"),
-    Need::Controller("cpuset"),
-    Need::Controller("pids"),
-    Need::Controller("io"),
-];
 
 /// A container that systemd has made the cgroup of.
-struct Scope<'a> {
-    container: Container<'a>,
-    unit: String,
+pub(super) struct Scope<'a> {
+    pub container: Container<'a>,
+    pub unit: String,
 }
 
 impl Scope<'_> {
@@ -67,7 +55,7 @@ impl Scope<'_> {
     }
 
     #[track_caller]
-    fn file(&self, name: &str) -> String {
+    pub fn file(&self, name: &str) -> String {
         let path = self.directory().join(name);
         let text = fs::read_to_string(&path);
         let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -76,7 +64,7 @@ impl Scope<'_> {
 
     /// Deletes the container, and proves that the unit went with it.
     #[track_caller]
-    fn end(self) {
+    pub fn end(self) {
         let directory = self.directory();
         self.container.force_delete();
         assert!(!directory.exists(), "{}", directory.display());
@@ -95,7 +83,7 @@ fn create_command(lab: &Lab, bundle: &Bundle, id: &str) -> Command {
 }
 
 #[track_caller]
-fn create(lab: &Lab, bundle: Bundle) -> Scope<'_> {
+pub(super) fn create(lab: &Lab, bundle: Bundle) -> Scope<'_> {
     let id = lab.id();
     let bundle = bundle.set("/linux/cgroupsPath", path_for("", &id));
     let unit = format!("husktest-{id}.scope");
@@ -110,7 +98,7 @@ fn created<'a>(lab: &'a Lab, bundle: &Bundle, id: &str) -> Container<'a> {
     Container::new(lab, id.to_owned(), running)
 }
 
-fn pausing(lab: &Lab) -> Bundle {
+pub(super) fn pausing(lab: &Lab) -> Bundle {
     lab.bundle().payload("pause")
 }
 
@@ -130,7 +118,7 @@ fn properties(unit: &str, names: &[&str]) -> HashMap<String, String> {
 }
 
 #[track_caller]
-fn assert_properties(unit: &str, expected: &[(&str, &str)]) {
+pub(super) fn assert_properties(unit: &str, expected: &[(&str, &str)]) {
     let names: Vec<&str> = expected.iter().map(|(name, _)| *name).collect();
     let found = properties(unit, &names);
     for (name, value) in expected {
@@ -146,7 +134,7 @@ fn assert_gone(unit: &str) {
     assert!(eventually(|| listed().is_empty()), "{}", listed());
 }
 
-fn reload() {
+pub(super) fn reload() {
     systemctl(&["daemon-reload"]);
 }
 
@@ -261,121 +249,6 @@ fn exec_and_pause_need_no_option(lab: &Lab) {
     assert_eq!(scope.container.status(), "running");
     scope.container.end();
     assert_gone(&scope.unit);
-}
-
-/// Both what systemd says of a limit and what the kernel does, before and after a `daemon-reload`.
-#[track_caller]
-fn assert_lasting(lab: &Lab, resources: Value, shown: &[(&str, &str)], files: &[(&str, &str)]) {
-    let bundle = pausing(lab).set("/linux/resources", resources);
-    let scope = create(lab, bundle);
-    for _ in 0..2 {
-        assert_properties(&scope.unit, shown);
-        for (file, value) in files {
-            assert_eq!(scope.file(file), *value, "{file}");
-        }
-        reload();
-    }
-    scope.end();
-}
-
-fn limits_are_properties_and_survive_a_daemon_reload(lab: &Lab) {
-    let resources = json!({
-        "memory": { "limit": 64 << 20, "reservation": 32 << 20, "swap": 96 << 20 },
-        "cpu": { "shares": 2048, "quota": 33_333, "period": 50_000, "cpus": "0", "mems": "0" },
-        "pids": { "limit": 40 },
-        "blockIO": { "weight": 500 },
-        "unified": { "memory.high": "50331648", "memory.min": "4096" }
-    });
-    let shown = [
-        ("MemoryMax", "67108864"),
-        ("MemoryLow", "33554432"),
-        ("MemoryHigh", "50331648"),
-        ("MemoryMin", "4096"),
-        ("MemorySwapMax", "33554432"),
-        ("CPUWeight", "174"),
-        ("CPUQuotaPerSecUSec", "670ms"),
-        ("CPUQuotaPeriodUSec", "50ms"),
-        ("AllowedCPUs", "0"),
-        ("AllowedMemoryNodes", "0"),
-        ("TasksMax", "40"),
-        ("IOWeight", "4950"),
-    ];
-    let files = [
-        ("memory.max", "67108864"),
-        ("memory.low", "33554432"),
-        ("memory.high", "50331648"),
-        ("memory.min", "4096"),
-        ("memory.swap.max", "33554432"),
-        ("cpu.weight", "174"),
-        // Of a CPU's percents the next whole one.
-        ("cpu.max", "33500 50000"),
-        ("cpuset.cpus", "0"),
-        ("cpuset.mems", "0"),
-        ("pids.max", "40"),
-    ];
-    assert_lasting(lab, resources, &shown, &files);
-    let unlimited = json!({
-        "memory": { "limit": -1 },
-        "cpu": { "quota": -1 },
-        "pids": { "limit": -1 }
-    });
-    let shown = [
-        ("MemoryMax", "infinity"),
-        ("CPUQuotaPerSecUSec", "infinity"),
-        ("TasksMax", "infinity"),
-    ];
-    let files = [
-        ("memory.max", "max"),
-        ("cpu.max", "max 100000"),
-        ("pids.max", "max"),
-    ];
-    assert_lasting(lab, unlimited, &shown, &files);
-}
-
-fn what_it_has_no_property_for_survives_too(lab: &Lab) {
-    let resources = json!({
-        "cpu": { "quota": 50_000, "period": 100_000, "burst": 20_000 },
-        "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }]
-    });
-    let files = [
-        ("cpu.max.burst", "20000"),
-        ("hugetlb.2MB.max", "4194304"),
-        ("cpu.max", "50000 100000"),
-    ];
-    assert_lasting(lab, resources, &[("CPUQuotaPerSecUSec", "500ms")], &files);
-}
-
-fn idle_and_oom_policy(lab: &Lab) {
-    let resources = json!({
-        "cpu": { "idle": 1 },
-        "unified": { "memory.oom.group": "1" }
-    });
-    let shown = [("CPUWeight", "idle"), ("OOMPolicy", "kill")];
-    let files = [("cpu.idle", "1"), ("memory.oom.group", "1")];
-    assert_lasting(lab, resources, &shown, &files);
-}
-
-fn device_rules_are_left_alone(lab: &Lab) {
-    let bundle = pausing(lab).writable().capabilities(&["CAP_MKNOD"]).set(
-        "/linux/resources/devices",
-        json!([
-            { "allow": false, "access": "rwm" },
-            { "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rm" }
-        ]),
-    );
-    let scope = create(lab, bundle);
-    scope.container.start();
-    for round in 0..2 {
-        let found = scope.container.ask(&format!(
-            "open /dev/null r -- mknod /dev/k{round} c 10 229 -- open /dev/k{round} r \
-             -- mknod /dev/b{round} b 7 7 -- open /dev/b{round} r"
-        ));
-        let refused: Vec<bool> = found.iter().map(|one| one["error"] == "EPERM").collect();
-        assert_eq!(refused, [false, false, false, false, true], "{found:?}");
-        assert_properties(&scope.unit, &[("DevicePolicy", "auto")]);
-        reload();
-    }
-    scope.end();
 }
 
 fn annotations_become_properties(lab: &Lab) {
