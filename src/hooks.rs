@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,6 +106,9 @@ impl Subject {
     }
 }
 
+/// What a hook's process does last before it becomes the hook.
+pub type Guard = Arc<dyn Fn() -> nix::Result<()> + Send + Sync>;
+
 /// The hooks of one point, in their order.
 pub fn of(listed: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
     listed.into_iter().flatten().map(Hook::from).collect()
@@ -115,8 +119,19 @@ pub fn of(listed: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
 /// # Errors
 /// The first failure, with what the hook wrote; later hooks don't run.
 pub fn run(point: Point, hooks: &[Hook], state: &str, directory: Option<&Path>) -> Result<()> {
+    run_under(None, point, hooks, state, directory)
+}
+
+/// As [`run`], but each hook is bound by `guard` first, in its own process.
+pub fn run_under(
+    guard: Option<&Guard>,
+    point: Point,
+    hooks: &[Hook],
+    state: &str,
+    directory: Option<&Path>,
+) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(point, index, hook, state, directory)?;
+        run_one(guard, point, index, hook, state, directory)?;
     }
     Ok(())
 }
@@ -130,13 +145,14 @@ pub fn run_all(
     mut report: impl FnMut(Error),
 ) {
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(point, index, hook, state, directory) {
+        if let Err(error) = run_one(None, point, index, hook, state, directory) {
             report(error);
         }
     }
 }
 
 fn run_one(
+    guard: Option<&Guard>,
     point: Point,
     index: usize,
     hook: &Hook,
@@ -170,6 +186,9 @@ fn run_one(
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
+    if let Some(guard) = guard.cloned() {
+        sys::process::before_exec(&mut command, move || guard());
+    }
     let child = command.spawn().or_fail(|errno| {
         let error = fail().errno(errno);
         match errno {
@@ -199,6 +218,7 @@ fn run_one(
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
+        (None, Some(libc::SIGSYS)) => "killed by SIGSYS, a bad system call".into(),
         (None, Some(number)) => format!("killed by {}", Signal::from_number(number)),
         (None, None) => "ended without a status".into(),
     }

@@ -13,6 +13,7 @@ mod check_program;
 mod churn;
 mod contract;
 mod devices;
+mod engine_contract;
 mod engines;
 mod events;
 mod exec;
@@ -126,6 +127,7 @@ pub fn all() -> Vec<Test> {
         pause::TESTS,
         events::TESTS,
         engines::TESTS,
+        engine_contract::TESTS,
         exec::TESTS,
         explain::TESTS,
         exec_cgroup::TESTS,

@@ -160,6 +160,17 @@ impl Identity {
         .or_fail(fail)
     }
 
+    /// Acts with the capabilities of the configuration, without giving up the others yet.
+    pub fn act(&self) -> Result<()> {
+        let fail = |errno| Error::new("set effective capabilities").errno(errno);
+        let held = prctl::capabilities().or_fail(fail)?;
+        prctl::set_capabilities(prctl::Capabilities {
+            effective: self.sets.effective & self.sets.permitted & held.permitted,
+            ..held
+        })
+        .or_fail(fail)
+    }
+
     /// Reduces the capabilities to those of the configuration. What the caller itself doesn't have
     /// can't be given: the specification wants no error for that (config.md, "capabilities").
     pub fn restrict(&self) -> Result<()> {

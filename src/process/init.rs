@@ -131,6 +131,7 @@ impl Init {
         }
         channel.debug(format_args!("child process in init(): mounts are next"));
         let callers = umask(Mode::empty());
+        let rootfs = self.rootfs.path().to_owned();
         let built = self.rootfs.build()?;
         umask(callers);
         let terminal = match self.terminal {
@@ -145,7 +146,7 @@ impl Init {
             Point::CreateContainer,
             &self.create_hooks,
             &self.subject.json("creating", Some(getpid())),
-            Some(&self.subject.bundle),
+            Some(&rootfs),
         )?;
         built.enter()?;
         write_sysctl(&self.sysctl)?;
@@ -332,7 +333,9 @@ impl Waiting {
 
     fn start(&self, connection: &OwnedFd) -> Error {
         let state = self.subject.json("created", Some(getpid()));
-        let run = hooks::run(
+        let guard = self.prepared.as_ref().and_then(Prepared::guard);
+        let run = hooks::run_under(
+            guard.as_ref(),
             Point::StartContainer,
             &self.start_hooks,
             &state,

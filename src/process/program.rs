@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,6 +20,7 @@ use super::identity::Identity;
 use super::schedule::{self, Affinity, Schedule, Surroundings};
 use super::{autopsy, listener, lookup};
 use crate::error::{Error, Result, Step};
+use crate::hooks::Guard;
 use crate::lsm::Labels;
 use crate::rootfs::Procfs;
 use crate::seccomp::Filter;
@@ -135,6 +137,12 @@ impl Program {
         // The change of user made this process readable to others of that user again.
         sys::prctl::set_dumpable(false).step("protect", "the process")?;
         self.check_directory()?;
+        // Whether the program may be executed is also a question of capabilities.
+        if restricts_early(self.filter.as_ref(), &self.identity) {
+            self.identity.restrict()?;
+        } else {
+            self.identity.act()?;
+        }
         let Some(name) = self.arguments.first() else {
             return Err(Error::config("/process/args", "must not be empty"));
         };
@@ -161,9 +169,6 @@ impl Program {
             environment,
             program: self,
         };
-        if prepared.restricts_early() {
-            prepared.program.identity.restrict()?;
-        }
         Ok(prepared)
     }
 
@@ -214,6 +219,12 @@ impl Program {
     }
 }
 
+/// With no_new_privs anybody may install a filter; otherwise it takes CAP_SYS_ADMIN, so the
+/// capabilities go after it.
+fn restricts_early(filter: Option<&Filter>, identity: &Identity) -> bool {
+    filter.is_none() || identity.no_new_privileges
+}
+
 /// A program of which nothing but its execution is missing.
 #[derive(Debug)]
 pub struct Prepared {
@@ -226,10 +237,29 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// With no_new_privs anybody may install a filter; otherwise it takes CAP_SYS_ADMIN, so the
-    /// capabilities go after it.
     fn restricts_early(&self) -> bool {
-        self.program.filter.is_none() || self.program.identity.no_new_privileges
+        restricts_early(self.program.filter.as_ref(), &self.program.identity)
+    }
+
+    /// What filters the program filters hooks that are run in the container just before it, too. But one
+    /// that leaves calls to an agent doesn't: nobody would answer theirs.
+    pub fn guard(&self) -> Option<Guard> {
+        let filter = self.program.filter.clone()?;
+        if filter.notifies() {
+            return None;
+        }
+        let early = self.restricts_early();
+        Some(Arc::new(move || {
+            if !early {
+                let held = sys::prctl::capabilities()?;
+                // Execution counts them anew.
+                sys::prctl::set_capabilities(sys::prctl::Capabilities {
+                    effective: held.permitted,
+                    ..held
+                })?;
+            }
+            filter.install().map(drop)
+        }))
     }
 
     /// Runs the program in place of this one. Returns only on failure. `connection` leads to the husk

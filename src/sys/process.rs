@@ -60,6 +60,16 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Clone> {
     }
 }
 
+/// Makes the process that `command` is going to make do this last before the execution.
+pub fn before_exec(
+    command: &mut std::process::Command,
+    last: impl Fn() -> Result<()> + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: whoever makes processes here has one thread, so the child's copy of memory is whole.
+    unsafe { command.pre_exec(move || last().map_err(Into::into)) };
+}
+
 /// Ends the calling process at once: no destructors, no atexit handlers.
 pub fn exit(status: u8) -> ! {
     // SAFETY: doesn't return, touches no memory.

@@ -10,6 +10,7 @@ use crate::lab::Lab;
 use crate::need::Need;
 
 tests! {
+    a_capability_counts_for_the_program_itself,
     every_capability_set_is_as_configured,
     without_capabilities_there_are_none,
     a_user_without_ambient_capabilities_has_none,
@@ -248,4 +249,29 @@ fn affinity_is_that_of_the_cgroup_not_of_the_caller(lab: &Lab) {
     if lab.is_husk() {
         assert_eq!(facts["scheduler"]["cpus"], all);
     }
+}
+
+/// With CAP_DAC_OVERRIDE a user may execute what only its owner may.
+fn a_capability_counts_for_the_program_itself(lab: &Lab) {
+    let bundle = || {
+        let bundle = lab.bundle().executable("bin/own", "#!/bin/payload exit\n");
+        crate::bundle::set_mode(&bundle.rootfs().join("bin/own"), 0o700);
+        bundle.args(&["/bin/own"]).set(
+            "/process/user",
+            serde_json::json!({ "uid": 1000, "gid": 1000 }),
+        )
+    };
+    let output = lab.run(&bundle()).code(1);
+    assert!(output.stderr.contains("permission denied"), "{output}");
+    let output = lab.run(&bundle().capabilities(&["CAP_DAC_OVERRIDE"]));
+    assert!(!output.stderr.contains("permission denied"), "{output}");
+    let filtered = bundle()
+        .capabilities(&["CAP_DAC_OVERRIDE"])
+        .set("/process/noNewPrivileges", false)
+        .set(
+            "/linux/seccomp",
+            serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW" }),
+        );
+    let output = lab.run(&filtered);
+    assert!(!output.stderr.contains("permission denied"), "{output}");
 }

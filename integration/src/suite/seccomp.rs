@@ -24,6 +24,7 @@ tests! {
     a_32_bit_call_is_filtered_too.needs(&[Need::Husk]),
     crun_errno_ret_of_two_profiles_is_not_mixed_up,
     execve_may_be_the_only_call_denied,
+    start_container_hooks_are_filtered_too.needs(&[Need::Husk]),
     filter_flags_are_accepted.needs(&[Need::Husk]),
 }
 
@@ -365,6 +366,28 @@ fn execve_may_be_the_only_call_denied(lab: &Lab) {
         output.stderr.to_lowercase().contains("protocol error"),
         "{output}"
     );
+}
+
+/// They run programs of the image.
+fn start_container_hooks_are_filtered_too(lab: &Lab) {
+    for nnp in [true, false] {
+        for uid in [0, 1000] {
+            let profile = deny(json!([{ "names": ["unshare"], "action": "SCMP_ACT_KILL" }]));
+            let bundle = with_profile(lab, profile)
+                .set("/process/noNewPrivileges", nnp)
+                .set("/process/user/uid", uid)
+                .payload("exit 0");
+            lab.run(&bundle).ok();
+            let bundle = bundle.hook(
+                "startContainer",
+                &["/bin/payload", "syscall", "unshare", "0"],
+            );
+            lab.run(&bundle)
+                .refused()
+                .says("error running startContainer hook #0:")
+                .says("bad system call");
+        }
+    }
 }
 
 fn filter_flags_are_accepted(lab: &Lab) {
