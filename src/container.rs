@@ -4,9 +4,12 @@ mod agent;
 pub mod create;
 pub mod events;
 pub mod exec;
+mod ground;
+mod membership;
 mod notify;
 mod plan;
 pub mod record;
+mod rootless;
 mod subgroup;
 pub mod update;
 
@@ -24,7 +27,6 @@ use serde_json::Value;
 
 pub use self::notify::Started;
 use self::record::{Home, Init, Phase, Record};
-use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
@@ -188,62 +190,21 @@ impl Container {
     fn open_root(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/root", self.record.init.map_or(0, |init| init.pid));
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = open(path.as_str(), flags, Mode::empty()).step("open", &path)?;
+        let root = open(path.as_str(), flags, Mode::empty()).or_fail(|errno| {
+            let error = Error::new("open").on(&path).errno(errno);
+            match errno {
+                // Of a created container it is husk, and the host's root's to look into.
+                Errno::EACCES => error.hint(
+                    "only root and the user who made its user namespace may enter a container, and the \
+                     latter only after its start",
+                ),
+                _ => error,
+            }
+        })?;
         // Only if the number is still that process's was it the right one.
         match self.init() {
             Some(_) => Ok(root),
             None => Err(Error::new("cannot exec in a stopped container:").on(self.id())),
-        }
-    }
-
-    /// Where one more process is to be born: with the first one, which may have divided the container's
-    /// cgroup and moved below it, as systemd does. `None` for a container without a cgroup.
-    fn cgroup_of_init(&self) -> Result<Option<OwnedFd>> {
-        let Some(place) = &self.record.cgroup else {
-            return Ok(None);
-        };
-        let below = match self.cgroup()? {
-            Some(cgroup) if !cgroup.is_divided()? => {
-                let cgroup = cgroup.fd().try_clone_to_owned();
-                return cgroup.map(Some).step("open cgroup", self.id());
-            }
-            Some(_) => place.below.as_path(),
-            // Its processes were moved, and it was removed, by an administrator.
-            None => Path::new(""),
-        };
-        let path = format!(
-            "/proc/{}/cgroup",
-            self.record.init.map_or(0, |init| init.pid)
-        );
-        let text = std::fs::read_to_string(&path).step("read", &path)?;
-        let unified = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let below = unified
-            .map(Path::new)
-            .filter(|found| found.starts_with(below))
-            .ok_or_else(|| {
-                Error::new("find cgroup of the first process")
-                    .on(&path)
-                    .because("it has left the container's")
-            })?;
-        let directory = place.mount.join(below);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open(&directory, flags, Mode::empty())
-            .step("open cgroup", directory.display())
-            .map(Some)
-    }
-
-    pub fn cgroup(&self) -> Result<Option<Cgroup>> {
-        match &self.record.cgroup {
-            Some(place) => Cgroup::open(place),
-            None => Ok(None),
-        }
-    }
-
-    /// Only if it is known to be this container's.
-    fn own_cgroup(&self) -> Result<Option<Cgroup>> {
-        match &self.record.cgroup {
-            Some(place) if place.inode.is_some() => Cgroup::open(place),
-            _ => Ok(None),
         }
     }
 
@@ -401,9 +362,7 @@ impl Container {
     pub fn pause(root: &Path, id: &str, freeze: bool) -> Result<()> {
         let container = find_locked(root, id)?;
         let status = container.status()?;
-        let cgroup = container
-            .cgroup()?
-            .ok_or_else(|| Error::new("cgroup not exist").on(id))?;
+        let cgroup = container.require_cgroup()?;
         match (freeze, status) {
             (true, Status::Running | Status::Created) => cgroup.freeze(),
             (true, _) => Err(Error::new("pause container").on(id).because(format!(

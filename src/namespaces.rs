@@ -1,6 +1,7 @@
 //! The namespaces of a container: made, joined by path, or shared with the caller.
 
-use std::fs::File;
+mod id_maps;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -8,8 +9,10 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
-use nix::unistd::{Gid, Pid, Uid};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
+use nix::unistd::{Gid, Uid};
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
+
+pub use id_maps::{IdMaps, host_gid, host_uid, nested};
 
 use crate::error::{Error, Result, Step};
 use crate::sys;
@@ -48,8 +51,7 @@ impl Joined {
 pub struct Plan {
     new: CloneFlags,
     joined: Vec<Joined>,
-    uid_map: String,
-    gid_map: String,
+    id_maps: Option<IdMaps>,
     /// Lines for /proc/self/timens_offsets.
     offsets: String,
 }
@@ -81,8 +83,7 @@ impl Plan {
         let mut plan = Plan {
             new: CloneFlags::empty(),
             joined: Vec::new(),
-            uid_map: String::new(),
-            gid_map: String::new(),
+            id_maps: None,
             offsets: String::new(),
         };
         let Some(linux) = linux else {
@@ -105,21 +106,7 @@ impl Plan {
         plan.joined
             .sort_by_key(|joined| joined.kind == CloneFlags::CLONE_NEWNS);
         if plan.new.contains(CloneFlags::CLONE_NEWUSER) {
-            let uids = linux.uid_mappings().as_deref().unwrap_or_default();
-            let gids = linux.gid_mappings().as_deref().unwrap_or_default();
-            plan.uid_map = map(uids);
-            plan.gid_map = map(gids);
-            for (mapped, pointer) in [
-                (maps_root(uids), "/linux/uidMappings"),
-                (maps_root(gids), "/linux/gidMappings"),
-            ] {
-                if !mapped {
-                    return Err(
-                        Error::config(pointer, "id 0 of the container is not mapped")
-                            .hint("its root makes the mounts: map containerID 0"),
-                    );
-                }
-            }
+            plan.id_maps = Some(IdMaps::plan(linux)?);
         }
         for (clock, offset) in linux.time_offsets().iter().flatten() {
             let (seconds, nanoseconds) =
@@ -268,7 +255,7 @@ impl Plan {
         };
         unshare(NEWTIME).or_fail(fail)?;
         if !self.offsets.is_empty() {
-            write("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
+            id_maps::write("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
         }
         let namespace = open(
             "/proc/self/ns/time_for_children",
@@ -284,11 +271,9 @@ impl Plan {
         self.joined.iter().map(|joined| joined.namespace.as_fd())
     }
 
-    pub fn id_maps(&self) -> IdMaps {
-        IdMaps {
-            uid: self.uid_map.clone(),
-            gid: self.gid_map.clone(),
-        }
+    /// Of a new user namespace.
+    pub fn id_maps(&self) -> Option<&IdMaps> {
+        self.id_maps.as_ref()
     }
 
     /// Becomes root of the container's user namespace: what is made from now on is its, and files that
@@ -302,85 +287,6 @@ impl Plan {
             .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
             .or_fail(|errno| Error::new("become root of the user namespace").errno(errno))
     }
-}
-
-/// Which uid of the host `uid` of the container is, by the mappings of its configuration; itself where
-/// there is no user namespace.
-pub fn host_uid(linux: Option<&Linux>, uid: u32) -> Option<u32> {
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    if !namespaces
-        .into_iter()
-        .flatten()
-        .any(|namespace| namespace.typ() == Type::User)
-    {
-        return Some(uid);
-    }
-    let mappings = linux.and_then(|linux| linux.uid_mappings().as_ref());
-    mappings.into_iter().flatten().find_map(|mapping| {
-        let offset = uid.checked_sub(mapping.container_id())?;
-        (offset < mapping.size()).then(|| mapping.host_id().saturating_add(offset))
-    })
-}
-
-/// The maps of a new user namespace, user_namespaces(7).
-#[derive(Debug)]
-pub struct IdMaps {
-    pub uid: String,
-    pub gid: String,
-}
-
-impl IdMaps {
-    /// Writes the maps of the user namespace that `pid`, not yet reaped, was born in.
-    pub fn write(&self, pid: Pid) -> Result<()> {
-        let fail = |file: &str, pointer: &str, errno| {
-            let error = Error::new("map ids")
-                .on(format!("/proc/{pid}/{file}"))
-                .at(pointer)
-                .errno(errno);
-            match errno {
-                Errno::EPERM => error.hint("only root may map other ids than its own"),
-                Errno::EINVAL => {
-                    error.hint("the mappings overlap, or a host id is not mapped here")
-                }
-                _ => error,
-            }
-        };
-        if !Uid::effective().is_root() {
-            // The condition for an ordinary user to map its group.
-            write(format!("/proc/{pid}/setgroups"), "deny")
-                .or_fail(|errno| fail("setgroups", "/linux/gidMappings", errno))?;
-        }
-        for (file, map, pointer) in [
-            ("gid_map", &self.gid, "/linux/gidMappings"),
-            ("uid_map", &self.uid, "/linux/uidMappings"),
-        ] {
-            write(format!("/proc/{pid}/{file}"), map)
-                .or_fail(|errno| fail(file, pointer, errno))?;
-        }
-        Ok(())
-    }
-}
-
-fn write(path: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    // One write(2): these files take no second one.
-    File::options()
-        .write(true)
-        .open(path)?
-        .write_all(text.as_bytes())
-}
-
-fn map(mappings: &[LinuxIdMapping]) -> String {
-    mappings
-        .iter()
-        .map(|m| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size()))
-        .collect()
-}
-
-fn maps_root(mappings: &[LinuxIdMapping]) -> bool {
-    mappings
-        .iter()
-        .any(|mapping| mapping.container_id() == 0 && mapping.size() > 0)
 }
 
 #[cfg(test)]
@@ -423,18 +329,5 @@ mod tests {
         let plan =
             plan(r#"{"namespaces": [{"type": "user", "path": "/proc/self/ns/user"}]}"#).unwrap();
         assert!(!plan.in_user_namespace());
-    }
-
-    #[test]
-    fn maps_are_lines_of_three_numbers() {
-        let plan = plan(
-            r#"{"namespaces": [{"type": "user"}],
-                "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1},
-                                {"containerID": 1, "hostID": 100000, "size": 65536}],
-                "gidMappings": [{"containerID": 0, "hostID": 7, "size": 9}]}"#,
-        )
-        .unwrap();
-        assert_eq!(plan.uid_map, "0 1000 1\n1 100000 65536\n");
-        assert_eq!(plan.gid_map, "0 7 9\n");
     }
 }

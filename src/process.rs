@@ -9,6 +9,7 @@ pub mod identity;
 pub mod init;
 mod listener;
 mod lookup;
+pub mod oom_score;
 pub mod program;
 pub mod protect;
 pub mod readiness;
@@ -140,6 +141,14 @@ fn wait_forked(channel: Channel) -> Result<Process> {
         }
         Some(Report::Failed(error)) => Err(error),
         _ => Err(Error::new("make process").because("the process in between ended early")),
+    }
+}
+
+/// Whether a process of this caller can be born in `cgroup`: one that ends at once is.
+pub fn try_cgroup(cgroup: BorrowedFd) -> nix::Result<()> {
+    match sys::clone3(0, Some(cgroup))? {
+        Clone::Child => sys::exit(0),
+        Clone::Parent { pid, .. } => waitpid(pid, None).map(drop),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod copy_up;
 mod devices;
+mod fallback;
 mod handle;
 pub mod idmap;
 mod label;
@@ -54,8 +55,12 @@ pub struct Setting<'a> {
     pub namespace: Namespace,
     pub own_cgroup_namespace: bool,
     pub user_namespace: Option<UserNamespace>,
-    /// Where the cgroup2 tree is mounted on the host.
-    pub cgroups: &'a Path,
+    /// husk itself is in a user namespace: then the container is, too.
+    pub nested: bool,
+    /// Where the cgroup2 tree is mounted on the host, for a container that has something to do with it.
+    pub cgroups: Option<&'a Path>,
+    /// Where the container's own cgroup will be.
+    pub own_cgroup: Option<&'a Path>,
     pub overlay: Option<Overlay>,
     /// SELinux context of the mounts, on a host that has SELinux.
     pub mount_label: Option<String>,
@@ -71,7 +76,10 @@ pub struct Plan {
     propagation: Option<u64>,
     namespace: Namespace,
     no_pivot: bool,
+    /// The container's own.
     user_namespace: bool,
+    /// In a user namespace, its own or husk's.
+    confined: bool,
     /// Until the sources are open.
     donors: Donors,
     overlay: Option<Overlay>,
@@ -84,6 +92,8 @@ pub struct Plan {
     protected: Vec<PathBuf>,
     working_directory: Option<PathBuf>,
     tree: Option<OwnedFd>,
+    /// The caller may not mount: init opens the sources, in a mount namespace where it may.
+    sources_by_init: bool,
     /// The directory that the root is mounted on, in the container's mount namespace.
     place: Option<OwnedFd>,
 }
@@ -116,10 +126,11 @@ impl Plan {
             .transpose()?;
         let path = setting.bundle.join(root.path());
         let user_namespace = setting.user_namespace.is_some();
+        let confined = user_namespace || setting.nested;
         let label = setting.mount_label.map(|text| {
             let text = CString::new(text)
                 .map_err(|_| Error::config("/linux/mountLabel", "a NUL character inside"))?;
-            Ok(Label::new(text, user_namespace))
+            Ok(Label::new(text, confined))
         });
         let label = label.transpose()?;
         let around = Surroundings {
@@ -128,6 +139,7 @@ impl Plan {
             root: &path,
             own_cgroup_namespace: setting.own_cgroup_namespace,
             cgroups: setting.cgroups,
+            own_cgroup: setting.own_cgroup,
             propagation: propagation.unwrap_or(libc::MS_SLAVE),
         };
         let mut mounts = spec
@@ -155,6 +167,7 @@ impl Plan {
             namespace: setting.namespace,
             no_pivot: setting.no_pivot,
             user_namespace,
+            confined,
             donors: Donors::new(setting.user_namespace),
             overlay: setting.overlay,
             label,
@@ -169,6 +182,7 @@ impl Plan {
             protected: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
             working_directory: spec.process().as_ref().map(|process| process.cwd().clone()),
             tree: None,
+            sources_by_init: false,
             place: None,
         };
         plan.check_inherited()?;
@@ -208,45 +222,61 @@ impl Plan {
     }
 
     /// Opens the root and the sources of bind mounts, on the host, before there is a container.
+    ///
+    /// A caller who may not mount leaves that to init, which finds the same files in its copy of the
+    /// caller's mount namespace.
     pub fn open_sources(&mut self) -> Result<()> {
         let mut donors = std::mem::take(&mut self.donors);
-        let fail = |errno| {
-            Error::new("open root filesystem")
-                .on(self.path.display())
-                .at("/root/path")
-                .errno(errno)
-        };
         let stat = nix::sys::stat::stat(&self.path).or_fail(|errno| match errno {
-            Errno::ENOENT => fail(errno).hint("create it, or correct root.path"),
-            _ => fail(errno),
+            Errno::ENOENT => self.no_root(errno).hint("create it, or correct root.path"),
+            _ => self.no_root(errno),
         })?;
         if !handle::is_kind(&stat, SFlag::S_IFDIR) {
-            return Err(fail(Errno::ENOTDIR));
+            return Err(self.no_root(Errno::ENOTDIR));
         }
         if self.namespace == Namespace::Inherited {
             return Ok(());
         }
-        match &self.overlay {
-            Some(overlay) => overlay.check()?,
-            None => {
-                let tree = mount::clone_tree(mount::CWD, &self.path, true).or_fail(fail)?;
-                // Mounts made on it mustn't appear in the host's copy of the same mount.
-                let kind = match self.propagation {
-                    Some(libc::MS_PRIVATE) => libc::MS_PRIVATE,
-                    _ => libc::MS_SLAVE,
-                };
-                let change = Attributes {
-                    propagation: kind,
-                    ..Attributes::default()
-                };
-                mount::set_attributes(tree.as_fd(), true, change).or_fail(fail)?;
-                self.tree = Some(tree);
+        if let Some(overlay) = &self.overlay {
+            overlay.check()?;
+        }
+        // With an overlay, too: to learn whether husk may.
+        match mount::clone_tree(mount::CWD, &self.path, true) {
+            // The kernel's word for a lack of privilege, whatever the path.
+            Err(Errno::EPERM) => {
+                self.sources_by_init = true;
+                self.mounts.iter().try_for_each(Mount::require_no_mapping)
             }
+            root => self.clone_sources(root.or_fail(|errno| self.no_root(errno))?, &mut donors),
+        }
+    }
+
+    fn no_root(&self, errno: Errno) -> Error {
+        Error::new("open root filesystem")
+            .on(self.path.display())
+            .at("/root/path")
+            .errno(errno)
+    }
+
+    fn clone_sources(&mut self, root: OwnedFd, donors: &mut Donors) -> Result<()> {
+        if self.overlay.is_none() {
+            // Mounts made on it mustn't appear in the host's copy of the same mount.
+            let kind = match self.propagation {
+                Some(libc::MS_PRIVATE) => libc::MS_PRIVATE,
+                _ => libc::MS_SLAVE,
+            };
+            let change = Attributes {
+                propagation: kind,
+                ..Attributes::default()
+            };
+            mount::set_attributes(root.as_fd(), true, change)
+                .or_fail(|errno| self.no_root(errno))?;
+            self.tree = Some(root);
         }
         for mount in &mut self.mounts {
-            mount.open_source(&mut donors, self.user_namespace)?;
+            mount.open_source(donors, self.confined)?;
         }
-        if self.user_namespace {
+        if self.confined {
             for node in &mut self.nodes {
                 node.open_host()?;
             }
@@ -261,11 +291,14 @@ impl Plan {
             bundle: Path::new("/"),
             root: &self.path,
             own_cgroup_namespace: true,
-            cgroups: Path::new("/"),
+            cgroups: None,
+            own_cgroup: None,
             propagation: self.propagation.unwrap_or(libc::MS_SLAVE),
         };
         let mut mount = Mount::plan(self.mounts.len(), entry, around)?;
-        mount.open_source(&mut Donors::default(), self.user_namespace)?;
+        if !self.sources_by_init {
+            mount.open_source(&mut Donors::default(), self.confined)?;
+        }
         self.mounts.push(mount);
         Ok(())
     }
@@ -278,18 +311,19 @@ impl Plan {
         mounts.chain(nodes).chain(tree).collect()
     }
 
-    /// Opens the directory that the root will be mounted on. In the container's mount namespace, and
-    /// before the container's own root takes over, who may not be let through to it.
+    /// Opens the directory that the root will be mounted on, and what the caller could not open. In the
+    /// container's mount namespace, and before the container's own root takes over, who may not be let
+    /// through to it.
     pub fn open_place(&mut self) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let place = open(&self.path, flags, Mode::empty()).or_fail(|errno| {
-            Error::new("open root filesystem")
-                .on(self.path.display())
-                .at("/root/path")
-                .errno(errno)
-        })?;
+        let place = open(&self.path, flags, Mode::empty()).or_fail(|errno| self.no_root(errno))?;
         self.place = Some(place);
-        Ok(())
+        if !self.sources_by_init {
+            return Ok(());
+        }
+        let root =
+            mount::clone_tree(mount::CWD, &self.path, true).or_fail(|errno| self.no_root(errno))?;
+        self.clone_sources(root, &mut Donors::default())
     }
 
     /// Puts everything together, in the container's mount namespace with the host's root still `/`.
@@ -345,16 +379,16 @@ impl Plan {
 
     /// Attaches the root where it lies: hooks look for the container's files there.
     fn attach_root(&mut self) -> Result<Rootfs> {
+        if self.place.is_none() {
+            self.open_place()?;
+        }
         let tree = match (&self.overlay, self.tree.take()) {
-            (Some(overlay), _) => overlay.mount(self.user_namespace, self.label.as_ref())?,
+            (Some(overlay), _) => overlay.mount(self.confined, self.label.as_ref())?,
             (None, Some(tree)) => tree,
             (None, None) => {
                 return Err(Error::new("attach root filesystem").because("it was not opened"));
             }
         };
-        if self.place.is_none() {
-            self.open_place()?;
-        }
         let Some(place) = self.place.take() else {
             return Err(Error::new("attach root filesystem").because("nowhere to attach it"));
         };

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use crate::bundle::Bundle;
 use crate::container::Container;
 use crate::output::{End, Output};
-use crate::{cgroup, mountinfo, need, sys};
+use crate::{cgroup, mountinfo, need, sys, user};
 
 pub struct Lab {
     /// On a tmpfs, this test's alone.
@@ -30,6 +30,10 @@ pub struct Lab {
     tag: String,
     next: Cell<u32>,
     mounts: Vec<String>,
+    /// Before every command: who runs it, and where.
+    through: Vec<String>,
+    /// Whose the bundles are, if not root's.
+    owner: Option<u32>,
 }
 
 /// How long any one step may take before it counts as hung.
@@ -66,6 +70,8 @@ impl Lab {
             tag: format!("t{}", std::process::id()),
             next: Cell::new(0),
             mounts: mountinfo::targets(),
+            through: Vec::new(),
+            owner: None,
         })
     }
 
@@ -81,10 +87,33 @@ impl Lab {
             root: self.root.clone(),
             runtime,
             payload: self.payload.clone(),
-            tag: format!("{}o", self.tag),
+            tag: format!("{}-own", self.tag),
             next: Cell::new(0),
             mounts: self.mounts.clone(),
+            through: self.through.clone(),
+            owner: self.owner,
         }
+    }
+
+    /// The same for an ordinary user, whose the bundles and `--root` are. `around` stands before the
+    /// change of user, for what only root may do. The copy of the runtime is where the user can reach it.
+    pub fn as_user(&self, around: Vec<String>) -> Lab {
+        let mut lab = self.with_own_runtime();
+        lab.root = self.root.clone();
+        fs::create_dir_all(&lab.root).unwrap();
+        user::give(&lab.root);
+        user::give(&lab.dir);
+        lab.through = around;
+        lab.through.extend(user::become_user());
+        lab.owner = Some(user::UID);
+        lab
+    }
+
+    /// More words in front of every command, after those that are there.
+    pub fn further_through(mut self, words: &[&str]) -> Lab {
+        self.through
+            .extend(words.iter().map(|word| (*word).to_owned()));
+        self
     }
 
     pub fn is_husk(&self) -> bool {
@@ -111,7 +140,14 @@ impl Lab {
     }
 
     pub fn bundle(&self) -> Bundle {
-        Bundle::new(self.path("bundle"), &self.payload)
+        let bundle = Bundle::new(self.path("bundle"), &self.payload);
+        match self.owner {
+            Some(_) => {
+                user::give(&bundle.dir);
+                bundle.rootless()
+            }
+            None => bundle,
+        }
     }
 
     /// The runtime with `--root` and these arguments.
@@ -130,6 +166,7 @@ impl Lab {
                 .into_iter()
                 .map(|arg| arg.as_ref().to_owned())
                 .collect(),
+            through: self.through.clone(),
             env: Vec::new(),
             cwd: self.dir.clone(),
             stdin: None,
@@ -224,8 +261,10 @@ impl Lab {
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             left.push(entry.path().display().to_string());
         }
-        for dir in cgroup::beginning(&format!("{}-", self.tag)) {
-            left.push(dir.display().to_string());
+        for prefix in ["", "husk-"] {
+            for dir in cgroup::beginning(&format!("{prefix}{}-", self.tag)) {
+                left.push(dir.display().to_string());
+            }
         }
         let mut known = self.mounts.clone();
         for mount in mountinfo::targets() {
@@ -264,6 +303,8 @@ fn living_child() -> Option<String> {
 
 pub struct Command {
     program: PathBuf,
+    /// Words before it.
+    through: Vec<String>,
     globals: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -288,12 +329,8 @@ impl Command {
 
     /// Runs the whole through another program, as in `env VAR=x husk …`.
     pub fn through(mut self, words: &[&str]) -> Self {
-        let program = self.program.to_str().unwrap().to_owned();
         let words = words.iter().map(|word| (*word).to_owned());
-        let mut line: Vec<String> = words.chain([program]).collect();
-        self.program = line.remove(0).into();
-        line.append(&mut self.globals);
-        self.globals = line;
+        self.through = words.chain(self.through).collect();
         self
     }
 
@@ -350,14 +387,18 @@ impl Command {
     ) -> Running {
         let stdout = sys::memfd("stdout").unwrap();
         let stderr = sys::memfd("stderr").unwrap();
-        let line = [self.program.display().to_string()]
-            .into_iter()
+        let mut words = self.through.clone();
+        words.push(self.program.to_str().unwrap().to_owned());
+        let line = words
+            .iter()
+            .cloned()
             .chain(self.globals.iter().cloned())
             .chain(self.args.iter().cloned())
             .collect::<Vec<_>>()
             .join(" ");
-        let mut command = std::process::Command::new(&self.program);
+        let mut command = std::process::Command::new(&words[0]);
         command
+            .args(&words[1..])
             .args(&self.globals)
             .args(&self.args)
             .env_clear()

@@ -18,3 +18,4 @@ pub mod receiver;
 pub mod runner;
 pub mod suite;
 pub mod sys;
+pub mod user;

@@ -40,6 +40,9 @@ mod rdt;
 mod readiness;
 mod regressions;
 mod rootfs;
+mod rootless;
+mod rootless_cgroups;
+mod rootless_mounts;
 mod scheduling;
 mod seccomp;
 mod seccomp_notify;
@@ -103,6 +106,9 @@ pub fn all() -> Vec<Test> {
         namespaces::TESTS,
         network_devices::TESTS,
         rootfs::TESTS,
+        rootless::TESTS,
+        rootless_cgroups::TESTS,
+        rootless_mounts::TESTS,
         mounts::TESTS,
         mount_options::TESTS,
         mount_targets::TESTS,

@@ -60,6 +60,19 @@ impl Hierarchy {
         &self.mount
     }
 
+    /// The cgroup above the caller's own, relative to the root: there a user whose session was
+    /// delegated to him can make one. Below his own, which has processes, it couldn't have limits.
+    pub fn beside_caller(&self) -> PathBuf {
+        let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        own.map(Path::new)
+            .and_then(Path::parent)
+            // Outside of the cgroup namespace.
+            .filter(|above| !above.starts_with(".."))
+            .map(Path::to_owned)
+            .unwrap_or_default()
+    }
+
     /// An `O_PATH` descriptor of the root.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()

@@ -74,7 +74,7 @@ fn engines_create() {
         --pid-file /p --preserve-fds 2 c";
     let (.., global, said) = parse_line(conmon).unwrap();
     assert_eq!(global.root, Path::new("/r"));
-    assert_eq!(global.driver().unwrap(), Driver::Systemd);
+    assert_eq!(global.driver(), Driver::Systemd);
     assert_eq!(said.log_format, Format::Json);
     expected = create::Args {
         bundle: "/b".into(),
@@ -85,7 +85,7 @@ fn engines_create() {
     assert_eq!(args::<create::Args>(conmon), expected);
 
     let (.., global, _) = parse_line("--cgroup-manager disabled create c").unwrap();
-    assert!(global.driver().is_err());
+    assert_eq!(global.driver(), Driver::Disabled);
 }
 
 #[test]
@@ -329,18 +329,18 @@ fn global_options() {
         assert_eq!(parse_line(line).unwrap().3.log_level(), level, "{line}");
     }
     for (line, driver) in [
-        ("list", Some(Driver::Cgroupfs)),
-        ("--systemd-cgroup list", Some(Driver::Systemd)),
-        ("--cgroup-manager=systemd list", Some(Driver::Systemd)),
-        ("--cgroup-manager disabled list", None),
+        ("list", Driver::Cgroupfs),
+        ("--systemd-cgroup list", Driver::Systemd),
+        ("--cgroup-manager=systemd list", Driver::Systemd),
+        ("--cgroup-manager disabled list", Driver::Disabled),
         (
             "--systemd-cgroup --cgroup-manager cgroupfs list",
-            Some(Driver::Cgroupfs),
+            Driver::Cgroupfs,
         ),
-        ("--systemd-cgroup=false list", Some(Driver::Cgroupfs)),
+        ("--systemd-cgroup=false list", Driver::Cgroupfs),
     ] {
         let (_, _, global, _) = parse_line(line).unwrap();
-        assert_eq!(global.driver().ok(), driver, "{line}");
+        assert_eq!(global.driver(), driver, "{line}");
     }
     for (line, rootless) in [
         ("list", Rootless::Auto),

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use super::{Driver, Global};
-use crate::container::create::{Request, create};
+use crate::container::create::{Cgroups, Request, create};
 use crate::process::program::Passed;
 use crate::process::readiness;
 
@@ -47,7 +47,6 @@ impl Args {
     pub fn request<'a>(
         &'a self,
         global: &'a Global,
-        driver: Driver,
         passed: Passed,
         attached: bool,
     ) -> Request<'a> {
@@ -60,9 +59,14 @@ impl Args {
             pid_file: self.pid_file.as_deref(),
             passed,
             notify: readiness::manager().is_some(),
+            cgroups: match global.driver() {
+                Driver::Cgroupfs => Cgroups::Cgroupfs,
+                Driver::Systemd => Cgroups::Systemd,
+                Driver::Disabled => Cgroups::None,
+            },
+            rootless: global.is_rootless(),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
-            systemd: driver == Driver::Systemd,
             overlay: self.overlay.as_deref(),
             lower: &self.lower,
             attached,
@@ -71,8 +75,7 @@ impl Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    let driver = global.driver()?;
     let passed = super::enter_container(args.preserve_fds, None)?;
-    create(&args.request(global, driver, passed, false))?;
+    create(&args.request(global, passed, false))?;
     Ok(0)
 }

@@ -217,7 +217,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         _ => {}
     }
     let signals = (!args.detach).then(Signals::hold).transpose()?;
-    let mut joined = target.join(&process, passed, &args.cgroup)?;
+    let mut joined = target.join(&process, passed, &args.cgroup, global.is_rootless())?;
     let mut terminal = joined.terminal.take();
     let ready = match (&args.console_socket, terminal.take()) {
         (Some(path), Some(master)) => send_terminal(path, &master),

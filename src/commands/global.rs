@@ -3,7 +3,10 @@
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use crate::error::{Error, Result, Step};
+use crate::namespaces;
 
 /// Who makes the cgroup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,13 +62,17 @@ impl Global {
 
     /// The driver for a cgroup that is to be made. For commands on an existing container
     /// its record says who made it; engines don't repeat these options there.
-    pub fn driver(&self) -> Result<Driver> {
-        match self.driver {
-            driver @ (Driver::Cgroupfs | Driver::Systemd) => Ok(driver),
-            Driver::Disabled => Err(Error::new(
-                "cgroup driver disabled is not available in this version",
-            )
-            .hint("leave --cgroup-manager away to use cgroupfs")),
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// Whether missing permissions are to be put up with: root in a user namespace has no more of them
+    /// on the host than the user who made it.
+    pub fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !geteuid().is_root() || namespaces::nested(),
         }
     }
 }
@@ -88,7 +95,7 @@ fn clean(path: &Path) -> PathBuf {
 fn default_root() -> PathBuf {
     let xdg = std::env::var_os("XDG_RUNTIME_DIR");
     choose_root(xdg.as_deref(), || {
-        if !nix::unistd::geteuid().is_root() {
+        if !geteuid().is_root() {
             return true;
         }
         // Root in a user namespace of an ordinary user, where podman runs, may not write
@@ -156,19 +163,5 @@ mod tests {
             b"         0       1000          1\n         1     100000      65536\n"
         ));
         assert!(!maps_everything(b""));
-    }
-
-    #[test]
-    fn somebody_makes_the_cgroup_so_far() {
-        let driver = |driver| {
-            Global::new(Some(Path::new("/x")), driver, Rootless::Auto)
-                .unwrap()
-                .driver()
-        };
-        for known in [Driver::Cgroupfs, Driver::Systemd] {
-            assert_eq!(driver(known).unwrap(), known);
-        }
-        let error = driver(Driver::Disabled).unwrap_err();
-        assert!(error.to_string().contains("not available in this version"));
     }
 }

@@ -20,11 +20,10 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let container = container::find(&global.root, &args.id)?;
-    let procs = match (container.cgroup()?, container.status()?) {
-        (Some(cgroup), _) => cgroup.procs()?,
+    let procs = match container.status()? {
         // As with runc, a container that has ended has no processes, and that is no error.
-        (None, Status::Stopped) => Vec::new(),
-        (None, _) => return Err(Error::new("cgroup not exist").on(&args.id).into()),
+        Status::Stopped if container.cgroup()?.is_none() => Vec::new(),
+        _ => container.require_cgroup()?.procs()?,
     };
     let mut pids: Vec<i32> = procs.iter().map(|pid| pid.as_raw()).collect();
     pids.sort_unstable();

@@ -21,9 +21,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    let driver = global.driver()?;
     let passed = super::enter_container(args.create.preserve_fds, None)?;
-    let request = args.create.request(global, driver, passed, !args.detach);
+    let request = args.create.request(global, passed, !args.detach);
     if args.detach {
         let created = create(&request)?;
         if let (_, Some(started)) = start(&args, global, created)? {

@@ -10,12 +10,14 @@ use nix::sched::CloneFlags;
 use nix::unistd::{Pid, Uid};
 use oci_spec::runtime::{self as oci, Spec};
 
+use super::ground::Ground;
 use super::plan::{Plan, check_terminal};
 use super::record::{self, Home, Init as InitRecord, Phase};
+use super::rootless::Demand;
 use super::{Container, check_id, notify};
 use crate::bundle::Bundle;
-use crate::cgroups::systemd::{Scope, Wanted};
-use crate::cgroups::{self, Cgroup, Hierarchy, Place, Site};
+use crate::cgroups::systemd::Scope;
+use crate::cgroups::{self, Cgroup, Site};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point};
 use crate::log;
@@ -24,7 +26,7 @@ use crate::network;
 use crate::process::channel::Report;
 use crate::process::init::{Gate, Init};
 use crate::process::program::{Passed, Program, give_stdio};
-use crate::process::{self, Process};
+use crate::process::{self, Process, oom_score};
 use crate::sys;
 
 /// What the caller asks for besides the bundle.
@@ -39,14 +41,24 @@ pub struct Request<'a> {
     pub passed: Passed,
     /// Whether the caller wants to know when the program is ready (sd_notify(3)).
     pub notify: bool,
+    pub cgroups: Cgroups,
+    /// Permissions that an ordinary user doesn't have may be missing.
+    pub rootless: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
-    /// systemd is to make the cgroup.
-    pub systemd: bool,
     pub overlay: Option<&'a str>,
     pub lower: &'a [PathBuf],
     /// The caller stays and relays the terminal.
     pub attached: bool,
+}
+
+/// Who makes the container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroups {
+    Cgroupfs,
+    Systemd,
+    /// Nobody: its processes stay where their creator is.
+    None,
 }
 
 /// A created container, and its first process as a child of this one.
@@ -72,37 +84,9 @@ pub fn create(request: &Request) -> Result<Created> {
     }
     check_terminal(&bundle.spec, request)?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
-    let hierarchy = Hierarchy::find()?;
-    let linux = bundle.spec.linux().as_ref();
-    let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let wanted = wanted
-        .map(|path| {
-            path.to_str()
-                .ok_or_else(|| Error::config("/linux/cgroupsPath", "not UTF-8"))
-        })
-        .transpose()?;
-    let wanted = wanted.map(str::to_owned);
-    let below = match request.systemd {
-        true => None,
-        false => Some(cgroups::path(wanted.as_deref(), request.id)?),
-    };
-    let mut plan = Plan::new(request, bundle, hierarchy.mount())?;
-    let ground = match &below {
-        Some(below) => Ground::Tree(hierarchy.survey(below)?),
-        None => {
-            let annotations = &plan.subject.annotations;
-            let wanted = Wanted {
-                id: request.id,
-                path: wanted.as_deref(),
-                annotations: annotations
-                    .iter()
-                    .map(|(key, value)| (key.as_str(), value.as_str()))
-                    .collect(),
-            };
-            let scope = Scope::plan(&hierarchy, &wanted, &mut plan.cgroup)?;
-            Ground::Unit(Box::new(scope))
-        }
-    };
+    let mut plan = Plan::new(request, bundle)?;
+    let whereabouts = plan.whereabouts.take();
+    let ground = Ground::survey(whereabouts.as_ref(), request, &mut plan)?;
     plan.rootfs.open_sources()?;
 
     let home = Home::make(request.root, request.id)?;
@@ -129,23 +113,6 @@ pub fn create(request: &Request) -> Result<Created> {
     }
 }
 
-/// Who makes the cgroup.
-enum Ground<'h> {
-    /// husk, before there is a process.
-    Tree(Site<'h>),
-    /// systemd, for a process that is there.
-    Unit(Box<Scope>),
-}
-
-impl Ground<'_> {
-    fn place(&self) -> &Place {
-        match self {
-            Ground::Tree(site) => site.place(),
-            Ground::Unit(scope) => scope.place(),
-        }
-    }
-}
-
 /// A container being made, and what has to be undone if that fails.
 struct Work {
     container: Container,
@@ -155,6 +122,29 @@ struct Work {
 }
 
 impl Work {
+    /// `None` where the container can do without.
+    fn make_cgroup(&mut self, site: Site, demand: Demand) -> Result<Option<Cgroup>> {
+        let record = &mut self.container.record;
+        let cgroup = match site.make() {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                // A place that could not be had is somebody else's.
+                record.cgroup = None;
+                return demand.renounce(error).map(|()| None);
+            }
+        };
+        // With its inode: from here on it is this cgroup that is to be removed, and no other.
+        let place = cgroup.place().clone();
+        record.cgroup = Some(place.clone());
+        if let Err(error) = demand.try_out(&cgroup) {
+            demand.renounce(error)?;
+            place.remove()?;
+            record.cgroup = None;
+            return Ok(None);
+        }
+        Ok(Some(cgroup))
+    }
+
     fn make(
         &mut self,
         request: &Request,
@@ -162,16 +152,16 @@ impl Work {
         ground: Ground,
     ) -> Result<Option<OwnedFd>> {
         let (cgroup, scope) = match ground {
-            // A place that could not be had is somebody else's.
-            Ground::Tree(site) => {
-                let made = site.make();
-                let made = made.inspect_err(|_| self.container.record.cgroup = None)?;
-                // With its inode: from here on it is this cgroup that is to be removed, and no other.
-                self.container.record.cgroup = Some(made.place().clone());
-                (Some(made), None)
-            }
+            Ground::Tree(site) => (self.make_cgroup(site, plan.demand)?, None),
             Ground::Unit(scope) => (None, Some(scope)),
+            Ground::Nowhere => (None, None),
         };
+        if self.container.record.cgroup.is_none() && !self.container.record.first_in_pids {
+            log::warning(format_args!(
+                "without a cgroup and a pid namespace, processes of {} can outlive it",
+                request.id
+            ));
+        }
         if let Some(rdt) = plan.rdt {
             // What fails has left nothing.
             self.container.record.rdt = None;
@@ -203,10 +193,9 @@ impl Work {
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         sysctl.sort();
-        let in_user_namespace = plan.namespaces.in_user_namespace();
-        let new_user_namespace = plan.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New;
+        let unprivileged = plan.namespaces.in_user_namespace() || request.rootless;
         let namespaces = &plan.namespaces;
-        let maps = namespaces.id_maps();
+        let maps = namespaces.id_maps().cloned();
         let delegate = delegated_owner(spec, namespaces);
         let mut program = plan.program;
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
@@ -233,16 +222,17 @@ impl Work {
         if let (None, Some(owner)) = (&init.terminal, stdio_owner(spec, spec.process().as_ref())) {
             give_stdio(owner);
         }
-        let process = process::spawn(init, cgroup.as_ref().map(Cgroup::fd))?;
+        let process = oom_score::inherited(oom_score_adj, request.rootless, || {
+            process::spawn(init, cgroup.as_ref().map(Cgroup::fd))
+        })?;
         let pid = self.process.insert(process).pid;
-        if new_user_namespace {
+        if let Some(maps) = &maps {
             maps.write(pid)?;
         }
-        let waits = new_user_namespace || scope.is_some();
-        let cgroup = match (cgroup, scope) {
-            (_, Some(scope)) => self.start_scope(*scope, pid)?,
-            (Some(cgroup), None) => cgroup,
-            (None, None) => return Err(Error::new("create container").because("no cgroup")),
+        let waits = maps.is_some() || scope.is_some();
+        let cgroup = match scope {
+            Some(scope) => Some(self.start_scope(*scope, pid)?),
+            None => cgroup,
         };
         let process = self
             .process
@@ -252,15 +242,14 @@ impl Work {
         if waits {
             process.channel.go()?;
         }
-        if let Some(score) = oom_score_adj {
-            set_oom_score_adj(process.pid, score)?;
-        }
         if let Some(rdt) = &self.container.record.rdt {
             rdt.join(process.pid)?;
         }
-        confine(&cgroup, &plan.cgroup, in_user_namespace)?;
-        if let Some(owner) = delegate {
-            cgroup.delegate(owner)?;
+        if let Some(cgroup) = &cgroup {
+            confine(cgroup, &plan.cgroup, unprivileged)?;
+            if let Some(owner) = delegate {
+                delegate_to(owner, cgroup, request.rootless)?;
+            }
         }
         let mut network = plan.network;
         let mut terminal = None;
@@ -293,7 +282,7 @@ impl Work {
             }
         };
         if let Some(error) = failure {
-            return Err(explain(&cgroup, error));
+            return Err(explain(cgroup.as_ref(), error));
         }
         if let Some(schedule) = schedule {
             schedule.apply(Some(process.pid))?;
@@ -365,8 +354,8 @@ impl Work {
 }
 
 /// A process that ran out of what its limits allow says something else, or nothing.
-fn explain(cgroup: &Cgroup, error: Error) -> Error {
-    match cgroup.oom_kills() {
+fn explain(cgroup: Option<&Cgroup>, error: Error) -> Error {
+    match cgroup.and_then(Cgroup::oom_kills) {
         Some(1..) => Error::new("set up the container")
             .at("/linux/resources/memory/limit")
             .because("out of memory: the limit is too small to start in"),
@@ -375,14 +364,15 @@ fn explain(cgroup: &Cgroup, error: Error) -> Error {
 }
 
 /// Limits and device rules, while the process makes its namespaces.
-fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, in_user_namespace: bool) -> Result<()> {
+fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, unprivileged: bool) -> Result<()> {
     cgroup.apply(plan)?;
     let Some(program) = &plan.devices else {
         return Ok(());
     };
     match cgroup.attach_devices(program, None) {
-        // There nobody can make device nodes either, and what is there was let in by the caller.
-        Err(error) if in_user_namespace && error.code() == Some(nix::errno::Errno::EPERM) => Ok(()),
+        // In a user namespace nobody can make device nodes either, and what is there was let in by the
+        // caller.
+        Err(error) if unprivileged && error.code() == Some(nix::errno::Errno::EPERM) => Ok(()),
         done => done.map(drop),
     }
 }
@@ -412,19 +402,15 @@ fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
     (own && writable && host != 0).then(|| Uid::from_raw(host))
 }
 
-pub(super) fn set_oom_score_adj(pid: Pid, score: i32) -> Result<()> {
-    std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).or_fail(|errno| {
-        let error = Error::new("set oom_score_adj")
-            .on(score)
-            .at("/process/oomScoreAdj")
-            .errno(errno);
-        match errno {
-            nix::errno::Errno::EACCES | nix::errno::Errno::EPERM => {
-                error.hint("lowering it below the caller's own needs CAP_SYS_RESOURCE")
-            }
-            _ => error,
+/// An ordinary user can give nothing away: then the container's root can't divide the cgroup.
+fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result<()> {
+    match cgroup.delegate(owner) {
+        Err(error) if rootless && error.code() == Some(nix::errno::Errno::EPERM) => {
+            log::debug(format_args!("{error}"));
+            Ok(())
         }
-    })
+        done => done,
+    }
 }
 
 /// Digits and nothing else, complete from the first moment on: engines read it without trimming.

@@ -31,9 +31,7 @@ impl Watched {
                 .on(id)
                 .because("container not running"));
         }
-        let cgroup = container
-            .cgroup()?
-            .ok_or_else(|| Error::new("cgroup not exist").on(id))?;
+        let cgroup = container.require_cgroup()?;
         Ok(Watched { container, cgroup })
     }
 

@@ -8,16 +8,17 @@ use nix::errno::Errno;
 use nix::libc;
 use oci_spec::runtime::Process as Specification;
 
-use super::create::{set_oom_score_adj, stdio_owner};
+use super::create::stdio_owner;
 use super::plan::{caller_umask, filter_of, size_of};
 use super::subgroup::Subgroup;
 use super::{Container, Status, find};
 use crate::bundle::Bundle;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, phrase};
+use crate::log;
 use crate::process::exec::{self, Exec};
 use crate::process::program::{Passed, Program, give_stdio};
 use crate::process::schedule::ExecAffinity;
-use crate::process::{Process, foreground};
+use crate::process::{self, Process, foreground, oom_score};
 
 /// A process that runs, or rather waits for [`exec::release`].
 #[derive(Debug)]
@@ -86,6 +87,7 @@ impl Target {
         process: &Specification,
         passed: Passed,
         cgroup: &[String],
+        rootless: bool,
     ) -> Result<Joined> {
         let subgroup = Subgroup::parse(cgroup)?;
         let filter = filter_of(&self.bundle.spec)?;
@@ -103,10 +105,20 @@ impl Target {
         if let (None, Some(owner)) = (&terminal, stdio_owner(&self.bundle.spec, Some(process))) {
             give_stdio(owner);
         }
-        let cgroup = match &subgroup {
+        let mut cgroup = match &subgroup {
             Some(subgroup) => Some(subgroup.open(&self.container)?),
             None => self.container.cgroup_of_init()?,
         };
+        if let (true, None, Some(fd)) = (rootless, &subgroup, &cgroup)
+            && let Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::ENOENT)) =
+                process::try_cgroup(fd.as_fd())
+        {
+            log::warning(format_args!(
+                "the process stays outside of the container's cgroup, its limits don't hold for it: {}",
+                phrase(errno)
+            ));
+            cgroup = None;
+        }
         let keyring = self.container.record.keyring.clone();
         let root = self.container.open_root()?;
         let exec = Exec {
@@ -118,20 +130,17 @@ impl Target {
             terminal,
             keyring: keyring.and_then(|name| CString::new(name).ok()),
         };
-        let process =
-            exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd)).map_err(|error| {
-                match (&subgroup, error.code()) {
-                    (Some(subgroup), Some(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {
-                        subgroup.not_joined(errno)
-                    }
-                    _ => error,
-                }
-            })?;
+        let process = oom_score::inherited(oom_score_adj, rootless, || {
+            exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd))
+        })
+        .map_err(|error| match (&subgroup, error.code()) {
+            (Some(subgroup), Some(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {
+                subgroup.not_joined(errno)
+            }
+            _ => error,
+        })?;
         if let Some(rdt) = &self.container.record.rdt {
             rdt.join(process.pid)?;
-        }
-        if let Some(score) = oom_score_adj {
-            set_oom_score_adj(process.pid, score)?;
         }
         let terminal = exec::wait_ready(&process)?;
         if let Some(schedule) = schedule {
@@ -153,7 +162,7 @@ pub fn read_process(path: &Path) -> Result<Specification> {
     let raw = crate::bundle::read_stream(file, 0, path)?;
     let (process, warnings) = crate::bundle::parse_process(&raw)?;
     for warning in warnings {
-        crate::log::warning(format_args!(
+        log::warning(format_args!(
             "{} ({}): {}",
             path.display(),
             warning.pointer,

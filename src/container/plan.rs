@@ -12,6 +12,7 @@ use oci_spec::runtime::{self as oci, Spec};
 use super::agent::Agent;
 use super::create::Request;
 use super::record::{Phase, Record};
+use super::rootless::{self, Demand, Whereabouts};
 use crate::bundle::Bundle;
 use crate::cgroups::{self, Devices, Place};
 use crate::error::{Error, Result, Step};
@@ -38,6 +39,9 @@ pub struct Plan {
     pub cgroup: cgroups::Plan,
     pub network: Option<network::Plan>,
     pub rdt: Option<rdt::Plan>,
+    pub demand: Demand,
+    /// Of the container's cgroup, if it is to have one.
+    pub whereabouts: Option<Whereabouts>,
     pub terminal: Option<Option<sys::tty::Size>>,
     pub hooks: Hooks,
     pub subject: Subject,
@@ -114,13 +118,12 @@ fn overlay(request: &Request, bundle: &Bundle) -> Result<Option<Overlay>> {
 fn user_namespace(namespaces: &namespaces::Plan) -> Result<Option<UserNamespace>> {
     Ok(match namespaces.origin(CloneFlags::CLONE_NEWUSER) {
         Origin::Inherited => None,
-        Origin::New => {
-            let maps = namespaces.id_maps();
-            Some(UserNamespace::New(Maps {
-                uid: maps.uid,
-                gid: maps.gid,
-            }))
-        }
+        Origin::New => namespaces.id_maps().map(|maps| {
+            UserNamespace::New(Maps {
+                uid: maps.uid_lines(),
+                gid: maps.gid_lines(),
+            })
+        }),
         Origin::Joined => match namespaces.joined_user() {
             Some(namespace) => {
                 let kept = namespace.try_clone_to_owned();
@@ -134,7 +137,7 @@ fn user_namespace(namespaces: &namespaces::Plan) -> Result<Option<UserNamespace>
 }
 
 impl Plan {
-    pub fn new(request: &Request, bundle: Bundle, cgroups: &Path) -> Result<Plan> {
+    pub fn new(request: &Request, bundle: Bundle) -> Result<Plan> {
         let spec = &bundle.spec;
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
@@ -150,6 +153,10 @@ impl Plan {
         let namespaces = namespaces::Plan::open(linux)?;
         let network = namespaces.joined(CloneFlags::CLONE_NEWNET);
         let network = network::Plan::new(linux, network.map(|(namespace, _)| namespace))?;
+        rootless::check(spec, &namespaces, request)?;
+        let demand = Demand::of(request, spec, &limits);
+        let whereabouts = rootless::whereabouts(request, spec, demand)?;
+        let own_cgroup = whereabouts.as_ref().and_then(Whereabouts::path);
         let setting = Setting {
             bundle: &bundle.dir,
             namespace: match namespaces.origin(CloneFlags::CLONE_NEWNS) {
@@ -160,7 +167,9 @@ impl Plan {
             own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP)
                 != Origin::Inherited,
             user_namespace: user_namespace(&namespaces)?,
-            cgroups,
+            nested: namespaces::nested(),
+            cgroups: whereabouts.as_ref().map(|at| at.hierarchy.mount()),
+            own_cgroup: own_cgroup.as_deref(),
             overlay: overlay(request, &bundle)?,
             mount_label: lsm::mount_label(linux),
             no_pivot: request.no_pivot,
@@ -222,6 +231,8 @@ impl Plan {
             cgroup: limits,
             network,
             rdt,
+            demand,
+            whereabouts,
             terminal,
             hooks,
             subject,
@@ -230,7 +241,7 @@ impl Plan {
         })
     }
 
-    pub fn record(&self, request: &Request, place: &Place) -> Record {
+    pub fn record(&self, request: &Request, place: Option<&Place>) -> Record {
         let joined = self.namespaces.joined(CloneFlags::CLONE_NEWNET);
         Record {
             format: Record::format(),
@@ -242,7 +253,7 @@ impl Plan {
             created: log::rfc3339_nanos(SystemTime::now()),
             owner: Uid::current().as_raw(),
             init: None,
-            cgroup: Some(place.clone()),
+            cgroup: place.cloned(),
             namespaces: self.namespaces.own(),
             first_in_pids: self.namespaces.origin(CloneFlags::CLONE_NEWPID) == Origin::New,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),

@@ -22,13 +22,14 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
+use crate::namespaces;
 use crate::network::Journey;
 use crate::process::readiness;
 use crate::rdt;
@@ -369,17 +370,28 @@ fn new_socket() -> Result<OwnedFd> {
     .step("make", "socket")
 }
 
-/// The directory of all records, made when it is missing: for its owner alone.
+/// The directory of all records, made when it is missing: for its owner alone. An ordinary user's is sticky,
+/// as what clears XDG_RUNTIME_DIR of old files leaves such directories in peace (XDG base directory
+/// specification).
 fn open_root(root: &Path) -> Result<OwnedFd> {
     use std::os::unix::fs::DirBuilderExt;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     match open(root, flags, Mode::empty()) {
         Err(Errno::ENOENT) => {
+            let rootless = !Uid::effective().is_root() || namespaces::nested();
             std::fs::DirBuilder::new()
                 .recursive(true)
-                .mode(0o700)
+                .mode(if rootless { 0o1700 } else { 0o700 })
                 .create(root)
-                .step("make directory", root.display())?;
+                .or_fail(|errno| {
+                    let error = Error::new("make directory").on(root.display()).errno(errno);
+                    match errno {
+                        Errno::EACCES | Errno::EROFS => error.hint(
+                            "an ordinary user's containers are below XDG_RUNTIME_DIR: set it, or give --root",
+                        ),
+                        _ => error,
+                    }
+                })?;
             open(root, flags, Mode::empty()).step("open", root.display())
         }
         done => done.step("open", root.display()),

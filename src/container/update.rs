@@ -48,9 +48,7 @@ pub fn update(root: &Path, id: &str, change: Change) -> Result<()> {
         }
         (.., rdt) => rdt.as_ref(),
     };
-    let cgroup = container
-        .cgroup()?
-        .ok_or_else(|| Error::new("cgroup not exist").on(id))?;
+    let cgroup = container.require_cgroup()?;
     cgroup.complete(&mut resources);
     bundle::check_resources(&resources)?;
     let mut plan = cgroups::plan(Some(&resources), pids, Devices::Keep, "")?;

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
@@ -34,6 +35,33 @@ pub struct Exec {
     pub keyring: Option<CString>,
 }
 
+impl Exec {
+    fn kinds(&self) -> CloneFlags {
+        CloneFlags::from_bits_retain(self.namespaces as i32)
+    }
+
+    /// What is entered before the process is born: the pid namespace, which is for children only; and
+    /// with a user namespace everything, in the one call in which the kernel takes that first and checks
+    /// the others by it. An ordinary user may enter none of them before.
+    fn early(&self) -> CloneFlags {
+        match self.kinds().contains(CloneFlags::CLONE_NEWUSER) {
+            true => self.kinds(),
+            false => self.kinds() & CloneFlags::CLONE_NEWPID,
+        }
+    }
+}
+
+fn no_entry(step: &'static str, errno: Errno) -> Error {
+    let error = Error::new(step).errno(errno);
+    match errno {
+        Errno::EPERM => error.hint(
+            "only root and the user who made its user namespace may enter a container, and the latter \
+             only after its start",
+        ),
+        _ => error,
+    }
+}
+
 /// Makes the process. It waits for [`Channel::go`] when it is ready, then its end of the channel is
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
@@ -41,10 +69,9 @@ pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
         let kept = [theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
         system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
         system::prctl::set_dumpable(false).step("protect", "the process")?;
-        let pid = CloneFlags::from_bits_retain(exec.namespaces as i32) & CloneFlags::CLONE_NEWPID;
-        if !pid.is_empty() {
-            setns(&exec.init, pid)
-                .or_fail(|errno| Error::new("enter pid namespace").errno(errno))?;
+        let early = exec.early();
+        if !early.is_empty() {
+            setns(&exec.init, early).or_fail(|errno| no_entry("enter namespaces", errno))?;
         }
         Ok(0)
     };
@@ -81,11 +108,11 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
     ));
     system::prctl::set_parent_death_signal(libc::SIGKILL).step("bind", "the process to husk")?;
     setsid().step("make", "session")?;
-    // One call for all: the kernel enters the user namespace first and checks the others by it.
-    let kinds = CloneFlags::from_bits_retain(exec.namespaces as i32) - CloneFlags::CLONE_NEWPID;
-    if !kinds.is_empty() {
-        setns(&exec.init, kinds).or_fail(|errno| Error::new("enter namespaces").errno(errno))?;
+    let late = exec.kinds() - exec.early();
+    if !late.is_empty() {
+        setns(&exec.init, late).or_fail(|errno| no_entry("enter namespaces", errno))?;
     }
+    let own_users = exec.kinds().contains(CloneFlags::CLONE_NEWUSER);
     drop(exec.init);
     channel.debug(format_args!(
         "child process in init(): the container is entered"
@@ -97,7 +124,7 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         .and_then(|()| nix::unistd::chroot("."))
         .or_fail(|errno| Error::new("enter the container's root").errno(errno))?;
     drop(exec.root);
-    if kinds.contains(CloneFlags::CLONE_NEWUSER) {
+    if own_users {
         let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
         // Where root isn't mapped the program's own user does.
         let _ = setresgid(gid, gid, gid).and_then(|()| setresuid(uid, uid, uid));

@@ -105,7 +105,13 @@ impl Identity {
                 let error = Error::new("set groups")
                     .at("/process/user/additionalGids")
                     .errno(errno);
-                unmapped(error, errno, "one of them".into())
+                match errno {
+                    Errno::EPERM => error.hint(
+                        "a user namespace with nothing but its maker's group allows no others: map a \
+                         range of groups (/etc/subgid)",
+                    ),
+                    _ => unmapped(error, errno, "one of them".into()),
+                }
             })?,
         }
         setresgid(self.gid, self.gid, self.gid).or_fail(|errno| {

@@ -104,7 +104,8 @@ fn open_null(root: &Rootfs, path: &Path, index: usize) -> Result<OwnedFd> {
     }
 }
 
-fn empty_directory(label: Option<&Label>) -> nix::Result<OwnedFd> {
+/// Nothing to see and nothing to write.
+pub(super) fn empty_directory(label: Option<&Label>) -> nix::Result<OwnedFd> {
     let context = Context::open(c"tmpfs")?;
     context.set_string(c"nr_blocks", c"1")?;
     context.set_string(c"nr_inodes", c"1")?;

@@ -12,6 +12,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
+use super::fallback::Instead;
 use super::handle::{self, Rootfs, Target};
 use super::idmap::{Idmap, Maps};
 use super::label::Label;
@@ -54,6 +55,8 @@ pub struct Mount {
     kind: Kind,
     root_label: Option<Label>,
     idmap: Option<Idmap>,
+    /// What does where the kernel doesn't let a user namespace have the filesystem itself.
+    instead: Option<Instead>,
     /// The detached mount, once its source has been opened.
     tree: Option<OwnedFd>,
     /// Where the mapping comes from, for a source that is opened late.
@@ -85,10 +88,12 @@ pub struct Surroundings<'a> {
     /// Whether the container gets a cgroup namespace of its own.
     pub own_cgroup_namespace: bool,
     /// Where the cgroup2 tree is mounted on the host.
-    pub cgroups: &'a Path,
     pub label: Option<&'a Label>,
     /// The root filesystem as the host sees it.
     pub root: &'a Path,
+    pub cgroups: Option<&'a Path>,
+    /// Where the container's own cgroup will be.
+    pub own_cgroup: Option<&'a Path>,
     /// Propagation of bind mounts that don't ask for one.
     pub propagation: u64,
 }
@@ -165,12 +170,14 @@ impl Mount {
                 recursive,
                 inside: false,
             }
-        } else if filesystem == "cgroup" && !around.own_cgroup_namespace {
+        } else if let ("cgroup", false, Some(tree)) =
+            (filesystem, around.own_cgroup_namespace, around.cgroups)
+        {
             // A new mount of it from the initial cgroup namespace would show the same, after waiting
             // some 10 ms for an RCU grace period.
             options.data.clear();
             Kind::Bind {
-                source: around.cgroups.to_owned(),
+                source: tree.to_owned(),
                 recursive: false,
                 inside: false,
             }
@@ -200,6 +207,13 @@ impl Mount {
             root_label,
             path: handle::clean(inside.unwrap_or(destination)),
             destination: destination.display().to_string(),
+            instead: match filesystem {
+                "cgroup" | "cgroup2" => {
+                    Some(Instead::Cgroup(around.own_cgroup.map(Path::to_owned)))
+                }
+                "sysfs" => Some(Instead::Sysfs),
+                _ => None,
+            },
             options,
             kind,
             idmap,
@@ -257,6 +271,17 @@ impl Mount {
     /// What it has open until it is attached.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.tree.iter().chain(&self.donor).map(AsFd::as_fd)
+    }
+
+    /// Mapping ids takes privileges over the filesystem, which init in a user namespace hasn't.
+    pub fn require_no_mapping(&self) -> Result<()> {
+        match &self.idmap {
+            None => Ok(()),
+            Some(_) => Err(Error::config(
+                format!("{}/uidMappings", pointer(self.index)),
+                "id-mapped mounts need root's privileges",
+            )),
+        }
     }
 
     fn error(&self, step: &'static str) -> Error {

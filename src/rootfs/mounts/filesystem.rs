@@ -24,7 +24,16 @@ impl Mount {
             Some(tree) => tree,
             None => {
                 let covered = (!made).then_some(&target);
-                self.make_filesystem(covered)?
+                match (self.make_filesystem(covered), &self.instead) {
+                    (Err(error), Some(instead))
+                        if matches!(error.code(), Some(Errno::EPERM | Errno::EBUSY)) =>
+                    {
+                        instead.open(self.attributes().set).or_fail(|errno| {
+                            self.error("mount").because("in its place").errno(errno)
+                        })?
+                    }
+                    (made, _) => made?,
+                }
             }
         };
         if self.options.copy_up {
@@ -73,19 +82,16 @@ impl Mount {
         let Kind::Filesystem { name, source, data } = &self.kind else {
             return Err(self.error("mount").because("it is no filesystem"));
         };
-        let context = Context::open(name).or_fail(|errno| {
-            let error = self.error("mount").errno(errno);
-            match errno {
-                Errno::ENODEV => {
-                    error
-                        .at(format!("{}/type", pointer(self.index)))
-                        .because(format!(
-                            "this kernel has no filesystem `{}`",
-                            name.to_string_lossy()
-                        ))
-                }
-                _ => error,
-            }
+        let context = Context::open(name).or_fail(|errno| match errno {
+            Errno::ENODEV => self
+                .error("mount")
+                .errno(errno)
+                .at(format!("{}/type", pointer(self.index)))
+                .because(format!(
+                    "this kernel has no filesystem `{}`",
+                    name.to_string_lossy()
+                )),
+            _ => self.refused(errno, None),
         })?;
         // An empty source is what `none` means; the kernel refuses the empty string.
         if !source.is_empty() {
@@ -149,8 +155,8 @@ impl Mount {
             return error;
         };
         match (errno, name.to_bytes()) {
-            (Errno::EPERM, b"sysfs") => error.hint(
-                "sysfs needs a network namespace that belongs to the container's user namespace",
+            (Errno::EPERM, b"mqueue") => error.hint(
+                "mqueue needs an ipc namespace that belongs to the container's user namespace",
             ),
             (Errno::EPERM, b"proc") => error.hint(
                 "the host's /proc is partly hidden, or the pid namespace belongs to another user namespace",

@@ -88,6 +88,9 @@ impl Mount {
             .errno(errno);
         match errno {
             Errno::ENOENT => error.hint(format!("create {} first", source.display())),
+            Errno::EINVAL if matches!(self.kind, Kind::Bind { recursive: false, .. }) => error.hint(
+                "in a user namespace what is mounted below a directory can't be left out: use rbind",
+            ),
             _ => error,
         }
     }
