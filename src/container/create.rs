@@ -197,6 +197,9 @@ impl Work {
         let namespaces = &plan.namespaces;
         let maps = namespaces.id_maps().cloned();
         let delegate = delegated_owner(spec, namespaces);
+        let new = |kind| namespaces.origin(kind) == Origin::New;
+        let open_to_maker =
+            request.rootless && new(CloneFlags::CLONE_NEWUSER) && new(CloneFlags::CLONE_NEWPID);
         let mut program = plan.program;
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let init = Init {
@@ -213,6 +216,7 @@ impl Work {
             sysctl,
             keyring,
             halfway: runtime_hooks || plan.network.is_some(),
+            open_to_maker,
             create_hooks: plan.hooks.create_container,
             start_hooks: plan.hooks.start_container,
             subject: plan.subject.clone(),

@@ -61,6 +61,8 @@ pub struct Init {
     pub keyring: Option<CString>,
     /// Whether husk has work to do when the mounts are there: network devices, hooks.
     pub halfway: bool,
+    /// Who made it without privileges on the host is to find the way in before the start, too.
+    pub open_to_maker: bool,
     pub create_hooks: Vec<Hook>,
     pub start_hooks: Vec<Hook>,
     pub subject: Subject,
@@ -165,6 +167,11 @@ impl Init {
         ));
         // Before anybody can know that there is a container to be killed.
         deadly().thread_block().step("block", "signals")?;
+        if self.open_to_maker {
+            // Until the program is executed this is husk, an image of the host's user namespace, where
+            // only root may look into what is protected (ptrace(2)). In its pid namespace it is alone.
+            sys::prctl::set_dumpable(true).step("open", "the process to its maker")?;
+        }
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
         Ok(Waiting {

@@ -365,7 +365,7 @@ fn reset_signals() -> nix::Result<()> {
 }
 
 /// Gives the standard streams to the program's user, who may want to open them anew by /dev/stdout;
-/// not those that are shared by everybody, as /dev/null is. `owner` is a uid of the host.
+/// not those that are shared by everybody, as /dev/null and /dev/tty are. `owner` is a uid of the host.
 pub fn give_stdio(owner: Uid) {
     if owner.is_root() {
         return;
@@ -374,7 +374,8 @@ pub fn give_stdio(owner: Uid) {
         let stream = sys::fd::stdio(number);
         let Ok(stat) = fstat(stream) else { continue };
         let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
-        if is_device && stat.st_rdev == makedev(1, 3) || stat.st_uid == owner.as_raw() {
+        let is_shared = [makedev(1, 3), makedev(5, 0)].contains(&stat.st_rdev);
+        if is_device && is_shared || stat.st_uid == owner.as_raw() {
             continue;
         }
         // On a read-only filesystem, or without the privilege, it stays as it is.

@@ -17,7 +17,7 @@ tests! {
     what_spec_writes_runs_as_it_is.needs(&[Need::Husk]),
     a_users_container_lives_through_all_its_states,
     exec_enters_all_namespaces_of_a_users_container,
-    exec_before_the_start_says_who_may.needs(&[Need::Husk]),
+    exec_before_the_start_is_for_the_maker.needs(&[Need::Husk]),
     a_range_of_ids_comes_by_newuidmap.needs(&[Need::Program("newuidmap")]),
     a_missing_newuidmap_is_named.needs(&[Need::Husk]),
     ids_that_were_not_granted_are_refused_with_the_remedy.needs(&[Need::Husk, Need::Program("newuidmap")]),
@@ -116,10 +116,17 @@ fn exec_enters_all_namespaces_of_a_users_container(lab: &Lab) {
     container.end();
 }
 
-/// Until then the container's process runs husk itself, which nobody but root may look into.
-fn exec_before_the_start_says_who_may(lab: &Lab) {
+/// Until then the container's process is husk itself.
+fn exec_before_the_start_is_for_the_maker(lab: &Lab) {
     let lab = user(lab);
     let container = lab.create(&lab.bundle().payload("pause"));
+    let facts = container.ask("facts").remove(0);
+    assert_eq!(facts["uid"], 0);
+    assert_eq!(container.status(), "created");
+    container.start();
+    container.end();
+    // In a pid namespace that others live in it stays closed.
+    let container = lab.create(&lab.bundle().without_namespace("pid").only_mounts(&["/dev"]));
     let output = container.exec_with(&[], "/bin/payload facts").run();
     assert!(output.code(255).stderr.contains("after its start"));
     container.end();
