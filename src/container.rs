@@ -452,6 +452,9 @@ impl Container {
                 log::warning(format_args!("{error}"));
             }
         }
+        if let Some(number) = self.record.root_mount {
+            crate::rootfs::unmount(&self.record.rootfs, number)?;
+        }
         if self.record.phase == Phase::Creating {
             for path in self.record.made.iter().rev() {
                 // Only while nothing has been written there; "work" is overlayfs's own.

@@ -189,28 +189,36 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Mounts made in an inherited namespace would be made on the host, and stay there.
+    /// In an inherited namespace the root stays mounted until `delete` unmounts it.
     fn check_inherited(&self) -> Result<()> {
         if self.namespace != Namespace::Inherited {
             return Ok(());
         }
-        let field = if !self.mounts.is_empty() {
-            "/mounts"
-        } else if !self.masked.is_empty() {
-            "/linux/maskedPaths"
-        } else if !self.protected.is_empty() {
-            "/linux/readonlyPaths"
-        } else if self.readonly {
-            "/root/readonly"
+        let (field, message) = if self.user_namespace {
+            (
+                "/linux/namespaces",
+                "a user namespace needs a mount namespace of the container's own",
+            )
         } else if self.overlay.is_some() {
-            "/annotations"
+            (
+                "/annotations",
+                "an overlay needs a mount namespace of the container's own",
+            )
         } else {
             return Ok(());
         };
-        Err(
-            Error::config(field, "needs a mount namespace of the container's own")
-                .hint("add {\"type\": \"mount\"} to linux.namespaces"),
-        )
+        Err(Error::config(field, message).hint("add {\"type\": \"mount\"} to linux.namespaces"))
+    }
+
+    /// The mount that [`Built::enter`] leaves in a mount namespace that isn't the container's own: its
+    /// number, for [`unmount`]. Known once the sources are open.
+    pub fn left_behind(&self) -> Result<Option<u64>> {
+        match (&self.tree, self.namespace) {
+            (Some(tree), Namespace::Inherited) => mount::mount_id(tree.as_fd(), c"")
+                .map(Some)
+                .step("number", "the mount of the root filesystem"),
+            _ => Ok(None),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -233,9 +241,6 @@ impl Plan {
         })?;
         if !handle::is_kind(&stat, SFlag::S_IFDIR) {
             return Err(self.no_root(Errno::ENOTDIR));
-        }
-        if self.namespace == Namespace::Inherited {
-            return Ok(());
         }
         if let Some(overlay) = &self.overlay {
             overlay.check()?;
@@ -328,19 +333,6 @@ impl Plan {
 
     /// Puts everything together, in the container's mount namespace with the host's root still `/`.
     pub fn build(mut self) -> Result<Built> {
-        if self.namespace == Namespace::Inherited {
-            let root = open(
-                &self.path,
-                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )
-            .step("open root filesystem", self.path.display())?;
-            return Ok(Built {
-                root: Rootfs::new(root),
-                plan: self,
-                late: Vec::new(),
-            });
-        }
         if self.namespace == Namespace::New {
             nix::mount::mount(
                 None::<&str>,
@@ -350,7 +342,7 @@ impl Plan {
                 None::<&str>,
             )
             .step("make slave", "/")?;
-        } else {
+        } else if self.namespace == Namespace::Joined {
             refuse_shared_root()?;
         }
         let root = self.attach_root()?;
@@ -394,8 +386,10 @@ impl Plan {
         };
         mount::move_mount(tree.as_fd(), place.as_fd())
             .step("attach root filesystem", self.path.display())?;
-        if self.overlay.is_some() {
-            mount::set_attributes(tree.as_fd(), false, SLAVE)
+        // Attached below a shared mount it has become shared itself, with everything that is in it.
+        let inherited = self.namespace == Namespace::Inherited;
+        if self.overlay.is_some() || inherited {
+            mount::set_attributes(tree.as_fd(), inherited, SLAVE)
                 .step("make slave", self.path.display())?;
         }
         Ok(Rootfs::new(tree))
@@ -435,6 +429,21 @@ fn refuse_shared_root() -> Result<()> {
             .hint("make it private there: mount --make-rprivate /")),
         false => Ok(()),
     }
+}
+
+/// Unmounts the root filesystem that lies at `path` with everything in it, if it is the mount of that
+/// number ([`Plan::left_behind`]): another one is none of the container's.
+pub fn unmount(path: &Path, number: u64) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(root) = open(path, flags, Mode::empty()) else {
+        return Ok(());
+    };
+    if mount::mount_id(root.as_fd(), c"").step("number", "a mount")? != number {
+        return Ok(());
+    }
+    let link = format!("/proc/self/fd/{}", root.as_raw_fd());
+    umount2(link.as_str(), MntFlags::MNT_DETACH).step("unmount", path.display())
 }
 
 /// As the peers do. Where it can't be made (read-only, a file in the way), the change into it says why.
@@ -525,9 +534,6 @@ impl Built {
     /// After the last hook that may want to write: read-only root and paths, masks.
     pub fn seal(self) -> Result<()> {
         let plan = &self.plan;
-        if plan.namespace == Namespace::Inherited {
-            return Ok(());
-        }
         masks::protect(&self.root, &plan.protected)?;
         masks::mask(&self.root, &plan.masked, plan.label.as_ref())?;
         for mount in &self.late {

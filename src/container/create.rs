@@ -92,6 +92,7 @@ pub fn create(request: &Request) -> Result<Created> {
     let home = Home::make(request.root, request.id)?;
     let mut record = plan.record(request, ground.place());
     record.notify = notify;
+    record.root_mount = plan.rootfs.left_behind()?;
     home.write(&record)?;
     let mut work = Work {
         container: Container {

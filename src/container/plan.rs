@@ -257,6 +257,7 @@ impl Plan {
             namespaces: self.namespaces.own(),
             first_in_pids: self.namespaces.origin(CloneFlags::CLONE_NEWPID) == Origin::New,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
+            root_mount: None,
             made: self
                 .rootfs
                 .overlay()

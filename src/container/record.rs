@@ -89,6 +89,9 @@ pub struct Record {
     /// Directories of an upper layer that husk made for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<PathBuf>,
+    /// Its root filesystem's mount, where `create` leaves that in the caller's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount: Option<u64>,
     /// Network devices that `create` moves to where they outlive the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,

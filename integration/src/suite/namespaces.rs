@@ -12,6 +12,7 @@ use crate::lab::Lab;
 tests! {
     every_namespace_that_is_asked_for_is_new,
     a_namespace_that_is_not_asked_for_is_inherited,
+    an_inherited_mount_namespace_has_the_root_until_it_is_deleted,
     the_first_process_of_a_new_pid_namespace_is_1,
     loopback_is_up_in_a_new_network_namespace,
     namespaces_can_be_joined_by_path,
@@ -75,10 +76,6 @@ fn every_namespace_that_is_asked_for_is_new(lab: &Lab) {
 
 fn a_namespace_that_is_not_asked_for_is_inherited(lab: &Lab) {
     for (name, kind) in KINDS {
-        // Without a mount namespace there is no pivot_root; only a chroot would be left.
-        if name == "mount" {
-            continue;
-        }
         let mut bundle = lab.bundle().without_namespace(name);
         if name == "uts" {
             bundle = bundle.remove("/hostname");
@@ -91,6 +88,43 @@ fn a_namespace_that_is_not_asked_for_is_inherited(lab: &Lab) {
         let others = KINDS.iter().filter(|(_, other)| *other != kind);
         others.for_each(|(_, other)| assert_ne!(facts["ns"][other], own(other), "{name}: {other}"));
     }
+}
+
+fn an_inherited_mount_namespace_has_the_root_until_it_is_deleted(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .without_namespace("mount")
+        .set("/linux/maskedPaths", json!(["/proc/version"]))
+        .payload("pause");
+    let root = bundle.dir.join("rootfs");
+    let mounts = || {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = format!(" {}", root.display());
+        text.lines()
+            .filter(|line| line.contains(&below))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let before = mounts();
+    let container = lab.start(&bundle);
+    let during = mounts();
+    assert!(during.len() > before.len() + 3, "{during:?}");
+    assert!(
+        during[before.len()..]
+            .iter()
+            .all(|line| !line.contains("shared:")),
+        "{during:?}"
+    );
+    assert!(!std::fs::read_to_string("/proc/version").unwrap().is_empty());
+    container.end();
+    assert_eq!(mounts(), before);
+    // One that fails when the root is mounted already.
+    let broken = bundle.mount(json!({
+        "destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["size=nonsense"],
+    }));
+    let refused = lab.run(&broken);
+    assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
+    assert_eq!(mounts(), before);
 }
 
 fn the_first_process_of_a_new_pid_namespace_is_1(lab: &Lab) {

@@ -78,17 +78,11 @@ pub fn propagation(linux: &Linux, findings: &mut Findings) {
 }
 
 pub fn restricted_paths(linux: &Linux, findings: &mut Findings) {
-    let inherited = namespace(Some(linux), LinuxNamespaceType::Mount) == Origin::Inherited;
     for (key, paths) in [
         ("maskedPaths", linux.masked_paths()),
         ("readonlyPaths", linux.readonly_paths()),
     ] {
         let paths = paths.as_deref().unwrap_or_default();
-        if inherited && !paths.is_empty() {
-            let message = "hiding paths needs a mount namespace: they would be hidden on the host";
-            let hint = "add {\"type\": \"mount\"} to /linux/namespaces";
-            findings.push(Finding::error(format!("/linux/{key}"), message).hint(hint));
-        }
         for (i, path) in paths.iter().enumerate() {
             absolute(Path::new(path), || format!("/linux/{key}/{i}"), findings);
         }
