@@ -10,6 +10,7 @@ mod notify;
 mod plan;
 pub mod record;
 mod rootless;
+mod stat;
 mod subgroup;
 pub mod update;
 
@@ -26,7 +27,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use self::notify::Started;
-use self::record::{Home, Init, Phase, Record};
+use self::record::{Home, Phase, Record};
+use self::stat::stat_of;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
@@ -34,6 +36,7 @@ use crate::process::channel;
 use crate::process::readiness::Readiness;
 use crate::signal::Signal;
 use crate::sys;
+use crate::trace;
 
 /// How long a killed container may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -133,47 +136,6 @@ fn find_locked(root: &Path, id: &str) -> Result<Container> {
     // It may have been deleted, or finished, while this command waited.
     container.record = container.home.read()?.ok_or_else(|| missing(id))?;
     Ok(container)
-}
-
-impl Init {
-    /// The process that has this number now.
-    pub fn of(pid: Pid) -> Result<Init> {
-        let start_time = stat_of(pid).map_or(0, |stat| stat.start_time);
-        Ok(Init {
-            pid: pid.as_raw(),
-            start_time,
-        })
-    }
-
-    /// A handle to the process, unless it has ended.
-    fn open(self) -> Option<OwnedFd> {
-        let pid = Pid::from_raw(self.pid);
-        let pidfd = sys::process::pidfd_open(pid).ok()?;
-        // Only now: from here on the number can't be given to another process unnoticed.
-        let stat = stat_of(pid)?;
-        let ended = matches!(stat.state, 'Z' | 'X' | 'x');
-        (stat.start_time == self.start_time && !ended).then_some(pidfd)
-    }
-}
-
-/// Fields 3, 9 and 22 of proc_pid_stat(5).
-struct Stat {
-    state: char,
-    flags: u64,
-    start_time: u64,
-}
-
-/// The name before these fields may hold anything.
-fn stat_of(pid: Pid) -> Option<Stat> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
-    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some(Stat {
-        state,
-        flags: fields.nth(5)?.parse().ok()?,
-        start_time: fields.nth(12)?.parse().ok()?,
-    })
 }
 
 impl Container {
@@ -302,9 +264,11 @@ impl Container {
 
     fn release(&self) -> Result<()> {
         let connection = self.home.connect()?;
-        channel::read_outcome(connection.as_fd(), |listener| {
-            let state = self.subject().state("created", self.pid());
-            self.deliver(&listener, self.pid(), state)
+        trace::step("wait for execve", || {
+            channel::read_outcome(connection.as_fd(), |listener| {
+                let state = self.subject().state("created", self.pid());
+                self.deliver(&listener, self.pid(), state)
+            })
         })?;
         // The end of the connection is execution or death; of a process that is there the kernel knows
         // which (PF_FORKNOEXEC of include/linux/sched.h).
@@ -441,8 +405,8 @@ impl Container {
 
     /// Kills what is left, undoes `create`, and runs the last hooks.
     fn destroy(self) -> Result<()> {
-        self.kill()?;
-        self.remove_cgroup()?;
+        trace::step("kill what is left", || self.kill())?;
+        trace::step("remove cgroup", || self.remove_cgroup())?;
         if let Some(rdt) = &self.record.rdt {
             rdt.remove()?;
         }
@@ -546,17 +510,5 @@ mod tests {
         ] {
             assert!(check_id(id).is_err(), "{id:?}");
         }
-    }
-
-    #[test]
-    fn a_number_alone_is_not_the_process() {
-        let me = Init::of(nix::unistd::getpid()).unwrap();
-        assert!(me.start_time > 0);
-        assert!(me.open().is_some());
-        let reused = Init {
-            start_time: me.start_time + 1,
-            ..me
-        };
-        assert!(reused.open().is_none());
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, Step};
 use crate::signal::Signal;
 use crate::sys;
+use crate::trace;
 
 /// How much of a failing hook's words are shown.
 const WORDS: u64 = 1024;
@@ -131,7 +132,8 @@ pub fn run_under(
     directory: Option<&Path>,
 ) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(guard, point, index, hook, state, directory)?;
+        let run = || run_one(guard, point, index, hook, state, directory);
+        trace::step_on(point.name(), hook.path.display(), run)?;
     }
     Ok(())
 }
@@ -145,7 +147,8 @@ pub fn run_all(
     mut report: impl FnMut(Error),
 ) {
     for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(None, point, index, hook, state, directory) {
+        let run = || run_one(None, point, index, hook, state, directory);
+        if let Err(error) = trace::step_on(point.name(), hook.path.display(), run) {
             report(error);
         }
     }

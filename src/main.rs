@@ -6,6 +6,7 @@ use husk::cli::{self, Invocation, Said};
 use husk::commands::{self, VERSION};
 use husk::log;
 use husk::sys::arena::Arena;
+use husk::trace;
 
 #[global_allocator]
 static MEMORY: Arena<{ 1 << 20 }> = Arena::new();
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let parsed = cli::parse(std::env::args_os().skip(1), &mut said);
     // The log first: what is wrong with the command line belongs there, too.
     let log = log::init(said.log.as_deref(), said.log_format, said.log_level());
+    let log = log.and_then(|()| said.trace.as_deref().map_or(Ok(()), trace::init));
     let (result, failure) = match log.and(parsed) {
         Err(error) => (Err(error.into()), 1),
         Ok(Invocation::Print(text)) => (commands::print(&text).map_err(Into::into), 1),
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
             global,
         }) => {
             log::debug(format_args!("husk {VERSION} {}", command.name));
-            (command.run(&mut matches, &global), command.failure)
+            let run = || command.run(&mut matches, &global);
+            (trace::step(command.name, run), command.failure)
         }
     };
     ExitCode::from(result.unwrap_or_else(|error| {

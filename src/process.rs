@@ -30,6 +30,7 @@ use self::init::Init;
 use crate::error::{Error, Result, Step};
 use crate::signal::Signal;
 use crate::sys::process::{self as sys, Clone};
+use crate::trace::{self, Role};
 
 /// A process that husk made and talks to.
 #[derive(Debug)]
@@ -107,6 +108,7 @@ fn spawn_through<T>(
     match sys::clone3(0, cgroup).or_fail(no_process)? {
         Clone::Child => {
             drop(channel);
+            trace::take_role(Role::GoBetween);
             let forked = enter(&task, &theirs).and_then(|flags| {
                 sys::clone3(flags | libc::CLONE_PARENT as u64, None).or_fail(no_process)
             });
@@ -121,7 +123,7 @@ fn spawn_through<T>(
         Clone::Parent { pid: between, .. } => {
             drop(theirs);
             drop(task);
-            let made = wait_forked(channel);
+            let made = trace::step("wait for the go-between", || wait_forked(channel));
             let _ = waitpid(between, None);
             made
         }

@@ -39,6 +39,7 @@ use self::overlay::Overlay;
 pub use self::procfs::Procfs;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes};
+use crate::trace;
 
 /// Whose mount namespace the container lives in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,7 @@ impl Plan {
         let propagation = linux
             .and_then(|linux| linux.rootfs_propagation().as_deref())
             .filter(|word| !word.is_empty())
-            .map(propagation)
+            .map(options::propagation)
             .transpose()?;
         let path = setting.bundle.join(root.path());
         let user_namespace = setting.user_namespace.is_some();
@@ -347,8 +348,9 @@ impl Plan {
         }
         let root = self.attach_root()?;
         let mut late = Vec::new();
-        for mount in &mut self.mounts {
-            late.extend(mount.attach(&root)?);
+        for (index, mount) in self.mounts.iter_mut().enumerate() {
+            let pointer = format_args!("/mounts/{index}");
+            late.extend(trace::step_on("mount", pointer, || mount.attach(&root))?);
         }
         if self.own_dev {
             let dev = root
@@ -393,19 +395,6 @@ impl Plan {
                 .step("make slave", self.path.display())?;
         }
         Ok(Rootfs::new(tree))
-    }
-}
-
-fn propagation(word: &str) -> Result<u64> {
-    match word {
-        "shared" | "rshared" => Ok(libc::MS_SHARED),
-        "slave" | "rslave" => Ok(libc::MS_SLAVE),
-        "private" | "rprivate" => Ok(libc::MS_PRIVATE),
-        "unbindable" | "runbindable" => Ok(libc::MS_UNBINDABLE),
-        _ => Err(Error::config(
-            "/linux/rootfsPropagation",
-            format!("`{word}` is none of shared, slave, private, unbindable"),
-        )),
     }
 }
 

@@ -73,6 +73,11 @@ pub static GLOBAL: &[GlobalOption] = &[
     flag("debug", None, "Same as --log-level debug"),
     flag("systemd-cgroup", None, "Same as --cgroup-manager systemd"),
     value(
+        "trace",
+        "FILE",
+        "Append what each step takes to this file, for Perfetto or chrome://tracing",
+    ),
+    value(
         "cgroup-manager",
         "cgroupfs|systemd|disabled",
         "Who makes the cgroup [default: cgroupfs]",
@@ -108,6 +113,7 @@ pub struct Said {
     pub log: Option<PathBuf>,
     pub log_format: Format,
     log_level: Option<Level>,
+    pub trace: Option<PathBuf>,
     debug: bool,
     driver: Driver,
     rootless: Rootless,
@@ -161,6 +167,7 @@ impl Said {
                     _ => return Err(one_of(&["error", "warning", "info", "debug"])),
                 })
             }
+            "trace" => self.trace = Some(value).filter(|v| !v.is_empty()).map(PathBuf::from),
             "cgroup-manager" => {
                 self.driver = match text {
                     Some("cgroupfs") => Driver::Cgroupfs,

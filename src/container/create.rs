@@ -28,6 +28,7 @@ use crate::process::init::{Gate, Init};
 use crate::process::program::{Passed, Program, give_stdio};
 use crate::process::{self, Process, oom_score};
 use crate::sys;
+use crate::trace;
 
 /// What the caller asks for besides the bundle.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub fn create(request: &Request) -> Result<Created> {
     if Home::open(request.root, request.id)?.is_some() {
         return Err(record::taken(request.id));
     }
-    let mut bundle = Bundle::load(request.bundle)?;
+    let mut bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
     for warning in &bundle.warnings {
         log::warning(format_args!(
             "config.json ({}): {}",
@@ -84,16 +85,18 @@ pub fn create(request: &Request) -> Result<Created> {
     }
     check_terminal(&bundle.spec, request)?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
-    let mut plan = Plan::new(request, bundle)?;
+    let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
     let whereabouts = plan.whereabouts.take();
-    let ground = Ground::survey(whereabouts.as_ref(), request, &mut plan)?;
-    plan.rootfs.open_sources()?;
+    let ground = trace::step("look at the cgroup's place", || {
+        Ground::survey(whereabouts.as_ref(), request, &mut plan)
+    })?;
+    trace::step("open root and sources", || plan.rootfs.open_sources())?;
 
     let home = Home::make(request.root, request.id)?;
     let mut record = plan.record(request, ground.place());
     record.notify = notify;
     record.root_mount = plan.rootfs.left_behind()?;
-    home.write(&record)?;
+    trace::step("write record", || home.write(&record))?;
     let mut work = Work {
         container: Container {
             home,
@@ -153,7 +156,10 @@ impl Work {
         ground: Ground,
     ) -> Result<Option<OwnedFd>> {
         let (cgroup, scope) = match ground {
-            Ground::Tree(site) => (self.make_cgroup(site, plan.demand)?, None),
+            Ground::Tree(site) => {
+                let made = trace::step("make cgroup", || self.make_cgroup(site, plan.demand));
+                (made?, None)
+            }
             Ground::Unit(scope) => (None, Some(scope)),
             Ground::Nowhere => (None, None),
         };
@@ -169,8 +175,10 @@ impl Work {
             self.container.record.rdt = Some(rdt.make()?);
         }
         let home = &self.container.home;
-        home.write(&self.container.record)?;
-        home.write_config(&plan.bundle.raw)?;
+        trace::step("write record", || {
+            home.write(&self.container.record)?;
+            home.write_config(&plan.bundle.raw)
+        })?;
         if self.container.record.notify {
             plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
         }
@@ -227,16 +235,20 @@ impl Work {
         if let (None, Some(owner)) = (&init.terminal, stdio_owner(spec, spec.process().as_ref())) {
             give_stdio(owner);
         }
+        let cgroup_fd = cgroup.as_ref().map(Cgroup::fd);
         let process = oom_score::inherited(oom_score_adj, request.rootless, || {
-            process::spawn(init, cgroup.as_ref().map(Cgroup::fd))
+            trace::step("clone", || process::spawn(init, cgroup_fd))
         })?;
         let pid = self.process.insert(process).pid;
         if let Some(maps) = &maps {
-            maps.write(pid)?;
+            trace::step("map ids", || maps.write(pid))?;
         }
         let waits = maps.is_some() || scope.is_some();
         let cgroup = match scope {
-            Some(scope) => Some(self.start_scope(*scope, pid)?),
+            Some(scope) => {
+                let start = || self.start_scope(*scope, pid);
+                Some(trace::step("start systemd scope", start)?)
+            }
             None => cgroup,
         };
         let process = self
@@ -259,11 +271,12 @@ impl Work {
         let mut network = plan.network;
         let mut terminal = None;
         let failure = loop {
-            match process.channel.next_report()? {
+            match trace::step("wait for init", || process.channel.next_report())? {
                 Some(Report::Terminal(master)) => terminal = Some(master),
                 Some(Report::Mounted) => {
                     if let Some(network) = network.take() {
-                        self.devices = Some(network.carry_out(process.pid)?);
+                        let carry = || network.carry_out(process.pid);
+                        self.devices = Some(trace::step("move network devices", carry)?);
                     }
                     self.hooks_ran = runtime_hooks;
                     let bundle = Some(plan.bundle.dir.as_path());
@@ -370,11 +383,12 @@ fn explain(cgroup: Option<&Cgroup>, error: Error) -> Error {
 
 /// Limits and device rules, while the process makes its namespaces.
 fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, unprivileged: bool) -> Result<()> {
-    cgroup.apply(plan)?;
+    trace::step("write limits", || cgroup.apply(plan))?;
     let Some(program) = &plan.devices else {
         return Ok(());
     };
-    match cgroup.attach_devices(program, None) {
+    let attach = || cgroup.attach_devices(program, None);
+    match trace::step("load device program", attach) {
         // In a user namespace nobody can make device nodes either, and what is there was let in by the
         // caller.
         Err(error) if unprivileged && error.code() == Some(nix::errno::Errno::EPERM) => Ok(()),

@@ -19,6 +19,7 @@ use crate::process::exec::{self, Exec};
 use crate::process::program::{Passed, Program, give_stdio};
 use crate::process::schedule::ExecAffinity;
 use crate::process::{self, Process, foreground, oom_score};
+use crate::trace;
 
 /// A process that runs, or rather waits for [`exec::release`].
 #[derive(Debug)]
@@ -130,8 +131,9 @@ impl Target {
             terminal,
             keyring: keyring.and_then(|name| CString::new(name).ok()),
         };
+        let cgroup_fd = cgroup.as_ref().map(AsFd::as_fd);
         let process = oom_score::inherited(oom_score_adj, rootless, || {
-            exec::spawn(exec, cgroup.as_ref().map(AsFd::as_fd))
+            trace::step("clone", || exec::spawn(exec, cgroup_fd))
         })
         .map_err(|error| match (&subgroup, error.code()) {
             (Some(subgroup), Some(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {
@@ -142,7 +144,7 @@ impl Target {
         if let Some(rdt) = &self.container.record.rdt {
             rdt.join(process.pid)?;
         }
-        let terminal = exec::wait_ready(&process)?;
+        let terminal = trace::step("wait for the process", || exec::wait_ready(&process))?;
         if let Some(schedule) = schedule {
             schedule
                 .apply(Some(process.pid))

@@ -19,6 +19,7 @@ use crate::error::{Error, Result, Step};
 use crate::rootfs::Rootfs;
 use crate::sys::process as sys;
 use crate::sys::{self as system, tty};
+use crate::trace::{self, Role};
 
 /// What is to be run, and where.
 #[derive(Debug)]
@@ -66,7 +67,8 @@ fn no_entry(step: &'static str, errno: Errno) -> Error {
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
     let enter = |exec: &Exec, theirs: &Channel| {
-        let kept = [theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
+        let mut kept = vec![theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
+        kept.extend(trace::descriptor());
         system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
         system::prctl::set_dumpable(false).step("protect", "the process")?;
         let early = exec.early();
@@ -80,7 +82,8 @@ pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
 }
 
 fn run(exec: Exec, channel: Channel) -> ! {
-    let prepared = match enter(exec, &channel) {
+    trace::take_role(Role::Exec);
+    let prepared = match trace::step("enter the container", || enter(exec, &channel)) {
         Ok(prepared) => prepared,
         Err(error) => {
             let _ = channel.report(&Report::Failed(error));
@@ -135,7 +138,8 @@ fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
         let terminal = terminal::open_pair(&Rootfs::new(root), size, channel)?;
         terminal::take(&terminal, exec.program.identity.uid())?;
     }
-    let prepared = exec.program.prepare()?;
+    let prepare = || exec.program.prepare();
+    let prepared = trace::step("become the user, find the program", prepare)?;
     channel.debug(format_args!("setns_init: about to exec the program"));
     system::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
     Ok(prepared)

@@ -24,6 +24,7 @@ use crate::lsm::Labels;
 use crate::namespaces::{self, Origin};
 use crate::rootfs;
 use crate::sys;
+use crate::trace::{self, Role};
 
 /// How often a waiting container looks whether its record is still there, in milliseconds.
 const RECORD_CHECK: u16 = 5000;
@@ -82,6 +83,7 @@ pub struct Gate {
 
 /// The life of the process. Never returns.
 pub fn run(init: Init, channel: Channel) -> ! {
+    trace::take_role(Role::Init);
     let failed = |error| {
         // Nobody listens when husk is gone, and then there is nobody to tell.
         let _ = channel.report(&Report::Failed(error));
@@ -114,7 +116,7 @@ impl Init {
         if mapped_from_outside || self.cgroup_comes {
             channel.wait()?;
         }
-        self.namespaces.make_time()?;
+        trace::step("make time namespace", || self.namespaces.make_time())?;
         if self.namespaces.origin(CloneFlags::CLONE_NEWNS) == Origin::New {
             self.rootfs.open_place()?;
             if let Some(stage) = &self.stage {
@@ -126,15 +128,16 @@ impl Init {
         if let Some(name) = &self.keyring {
             join_keyring(name, self.program.as_ref().map(Program::labels))?;
         }
-        self.namespaces.enter()?;
-        self.name_host()?;
+        trace::step("enter namespaces", || self.namespaces.enter())?;
+        trace::step("set names", || self.name_host())?;
         if self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New {
-            sys::link::loopback_up().step("set up", "the loopback device")?;
+            trace::step("set up loopback", sys::link::loopback_up)
+                .step("set up", "the loopback device")?;
         }
         channel.debug(format_args!("child process in init(): mounts are next"));
         let callers = umask(Mode::empty());
         let rootfs = self.rootfs.path().to_owned();
-        let built = self.rootfs.build()?;
+        let built = trace::step("build root", || self.rootfs.build())?;
         umask(callers);
         let terminal = match self.terminal {
             Some(size) => Some(terminal::open(&built, size, channel)?),
@@ -142,7 +145,7 @@ impl Init {
         };
         if self.halfway {
             channel.report(&Report::Mounted)?;
-            channel.wait()?;
+            trace::step("wait for husk", || channel.wait())?;
         }
         hooks::run(
             Point::CreateContainer,
@@ -150,15 +153,17 @@ impl Init {
             &self.subject.json("creating", Some(getpid())),
             Some(&rootfs),
         )?;
-        built.enter()?;
-        write_sysctl(&self.sysctl)?;
-        built.seal()?;
+        trace::step("pivot_root", || built.enter())?;
+        trace::step("write sysctls", || write_sysctl(&self.sysctl))?;
+        trace::step("mask and protect paths", || built.seal())?;
         let prepared = match self.program {
             Some(program) => {
                 if let Some(terminal) = &terminal {
                     terminal::take(terminal, program.identity.uid())?;
                 }
-                Some(program.prepare()?)
+                Some(trace::step("become the user, find the program", || {
+                    program.prepare()
+                })?)
             }
             None => None,
         };
@@ -203,6 +208,7 @@ impl Init {
         let preserved = self.program.as_ref().map_or(0, Program::preserved);
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());
+        kept.extend(trace::descriptor());
         kept.extend([
             channel.fd(),
             self.gate.listener.as_fd(),
@@ -296,7 +302,7 @@ impl Waiting {
             sys::process::exit(1);
         }
         drop(channel);
-        let Some(connection) = self.wait_for_start() else {
+        let Some(connection) = trace::step("wait for start", || self.wait_for_start()) else {
             sys::process::exit(1)
         };
         let error = self.start(&connection);

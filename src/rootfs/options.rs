@@ -2,6 +2,7 @@
 
 use nix::libc;
 
+use crate::error::{Error, Result};
 use crate::sys::mount::Attributes;
 
 /// What a list of options asks for. Later words win over earlier ones.
@@ -192,6 +193,20 @@ impl Options {
             .iter()
             .map(String::as_str)
             .find(|word| !word.contains('='))
+    }
+}
+
+/// `linux.rootfsPropagation`: `MS_SHARED` and its like.
+pub fn propagation(word: &str) -> Result<u64> {
+    match word {
+        "shared" | "rshared" => Ok(libc::MS_SHARED),
+        "slave" | "rslave" => Ok(libc::MS_SLAVE),
+        "private" | "rprivate" => Ok(libc::MS_PRIVATE),
+        "unbindable" | "runbindable" => Ok(libc::MS_UNBINDABLE),
+        _ => Err(Error::config(
+            "/linux/rootfsPropagation",
+            format!("`{word}` is none of shared, slave, private, unbindable"),
+        )),
     }
 }
 

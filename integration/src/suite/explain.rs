@@ -20,6 +20,8 @@ tests! {
     a_manifest_is_no_image_config.needs(HUSK),
     spec_takes_a_program.needs(HUSK),
     features_of_the_host_are_what_the_machine_has.needs(HUSK),
+    a_trace_has_every_step_of_both_sides.needs(HUSK),
+    a_trace_is_not_seen_by_the_program.needs(HUSK),
 }
 
 /// Each call is made in a container with Docker's profile, and comes to what was said.
@@ -310,4 +312,112 @@ fn features_of_the_host_are_what_the_machine_has(lab: &Lab) {
     if !there.contains(&"memory".to_owned()) {
         assert!(text.contains("memory controller"), "{text}");
     }
+}
+
+fn events(path: &std::path::Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    // As its readers do: the array's end may be missing.
+    let text = format!("{}]", text.trim_end().trim_end_matches(','));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Each step of husk, of the container's process and of hooks, in one file that Perfetto reads.
+fn a_trace_has_every_step_of_both_sides(lab: &Lab) {
+    let trace = lab.path("trace.json");
+    let option = ["--trace", trace.to_str().unwrap()];
+    let bundle = lab
+        .bundle()
+        .payload("pause")
+        .hook("prestart", &[lab.host_payload(), "exit", "0"])
+        .hook("poststart", &[lab.host_payload(), "exit", "0"]);
+    let id = lab.id();
+    let create = lab.on_bundle("create", &bundle, &[], &id);
+    create.global(&option).run().ok();
+    lab.runtime(["start", &id]).global(&option).run().ok();
+    let words = ["exec", &id, crate::bundle::PAYLOAD, "echo", "x"];
+    lab.runtime(words).global(&option).run().ok();
+    let words = ["delete", "--force", &id];
+    lab.runtime(words).global(&option).run().ok();
+    let events = events(&trace);
+    let rows: std::collections::HashMap<u64, &str> = events
+        .iter()
+        .filter(|event| event["ph"] == "M")
+        .map(|event| {
+            (
+                event["tid"].as_u64().unwrap(),
+                event["args"]["name"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let steps: Vec<(&str, &str)> = events
+        .iter()
+        .filter(|event| event["ph"] == "X")
+        .map(|event| {
+            (
+                rows[&event["tid"].as_u64().unwrap()],
+                event["name"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    for step in [
+        ("husk", "create"),
+        ("husk", "read config.json"),
+        ("husk", "make cgroup"),
+        ("husk", "clone"),
+        ("husk", "prestart"),
+        ("husk", "load device program"),
+        ("init", "mount"),
+        ("init", "pivot_root"),
+        ("init", "wait for start"),
+        ("husk", "start"),
+        ("husk", "poststart"),
+        ("exec", "enter the container"),
+        ("husk", "delete"),
+        ("husk", "remove cgroup"),
+    ] {
+        assert!(steps.contains(&step), "{step:?} is missing in {steps:?}");
+    }
+    let mounts = steps.iter().filter(|step| step.1 == "mount").count();
+    assert_eq!(mounts, bundle.config["mounts"].as_array().unwrap().len());
+    for event in events.iter().filter(|event| event["ph"] == "X") {
+        assert!(
+            event["ts"].as_f64() > Some(0.0) && event["dur"].as_f64() >= Some(0.0),
+            "{event}"
+        );
+    }
+    // A step lies within the command that took it.
+    let span = |name: &str| {
+        let event = events.iter().find(|event| event["name"] == name).unwrap();
+        let (from, took) = (
+            event["ts"].as_f64().unwrap(),
+            event["dur"].as_f64().unwrap(),
+        );
+        (from, from + took)
+    };
+    let (create, cgroup) = (span("create"), span("make cgroup"));
+    assert!(
+        create.0 <= cgroup.0 && cgroup.1 <= create.1,
+        "{create:?} {cgroup:?}"
+    );
+}
+
+/// The program gets neither the file nor its descriptor.
+fn a_trace_is_not_seen_by_the_program(lab: &Lab) {
+    let trace = lab.path("trace.json");
+    let output = lab
+        .run_with(&lab.bundle(), &[])
+        .global(&["--trace", trace.to_str().unwrap()])
+        .run()
+        .ok();
+    let facts: Value = output.line();
+    assert_eq!(facts["fds"].as_array().unwrap().len(), 3, "{facts}");
+    assert!(events(&trace).len() > 10);
+    let nowhere = lab
+        .bare(["--trace", "/no/such/dir/trace", "list"])
+        .run()
+        .code(1);
+    assert!(
+        nowhere.stderr.contains("no such file or directory"),
+        "{nowhere}"
+    );
 }
