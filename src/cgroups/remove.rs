@@ -20,6 +20,8 @@ use crate::sys::xattr;
 /// uninterruptibly for a device may take for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+const OWNER_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Place {
     /// Removes the cgroup with all below it, and the directories above it that husk made, so far as
     /// they are empty. Gone already is fine. Processes in it must have been killed: this waits for
@@ -28,8 +30,10 @@ impl Place {
     /// # Errors
     /// It can be called again.
     pub fn remove(&self) -> Result<()> {
-        if let Some(owner) = &self.owner {
-            owner.stop()?;
+        if let Some(owner) = &self.owner
+            && !owner.stop()?
+        {
+            self.leave_to_owner();
         }
         let path = self.path();
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -47,6 +51,15 @@ impl Place {
             }
         }
         self.remove_parents()
+    }
+
+    /// Nobody was there to stop the unit. Should its manager only be out of sight, it removes the empty
+    /// cgroup by itself; one that was taken away from under it would leave it a unit that never ends.
+    fn leave_to_owner(&self) {
+        let end = Instant::now() + OWNER_PATIENCE;
+        while self.path().exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn remove_leaf(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {

@@ -199,14 +199,15 @@ fn base(unit: &Unit, id: &str, version: u32) -> Vec<Property> {
 }
 
 impl Owner {
-    /// Stops the unit, whose processes have been killed, and waits until it is gone.
-    pub(super) fn stop(&self) -> Result<()> {
+    /// Stops the unit, whose processes have been killed, and waits until it is gone; false if its manager
+    /// isn't there.
+    pub(super) fn stop(&self) -> Result<bool> {
         let mut manager = match Manager::connect(self) {
             // A user who has logged out: his units went with their manager.
-            Err(error) if is_absence(&error) => return Ok(()),
+            Err(error) if is_absence(&error) => return Ok(false),
             manager => manager?,
         };
-        manager.stop()
+        manager.stop().map(|()| true)
     }
 
     /// Makes new limits known to systemd, so that they survive a `daemon-reload`. The plan's quota becomes
