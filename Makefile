@@ -18,7 +18,7 @@ SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE))
 
-.PHONY: build debug demo shell test conformance conformance-runc check lint size bundles install uninstall clean distclean help built
+.PHONY: build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -73,14 +73,43 @@ size: built ## the binary's size; fails over 3 MB
 bundles: ## the root file systems of all bundles (root, for Debian's)
 	@bundles/build $(BUNDLES)
 
-install: built ## into DESTDIR and PREFIX (/usr/local)
+pages: ## man pages and shell completions, into build/share
+	@. .ci/toolchain; \
+	cargo run --quiet --target "$$TARGET" --example pages -- build/share
+
+install: built pages ## into DESTDIR and PREFIX (/usr/local)
 	install -D -m 755 $(HUSK) "$(DESTDIR)$(PREFIX)/bin/husk"
 	install -D -m 644 README.md "$(DESTDIR)$(PREFIX)/share/doc/husk/README.md"
 	install -D -m 644 LICENSE "$(DESTDIR)$(PREFIX)/share/doc/husk/LICENSE"
+	install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -m 644 build/share/man1/*.1 "$(DESTDIR)$(PREFIX)/share/man/man1"
+	install -D -m 644 build/share/bash/husk.bash "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/husk"
+	install -D -m 644 build/share/zsh/_husk "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_husk"
+	install -D -m 644 build/share/fish/husk.fish "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/husk.fish"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(PREFIX)/bin/husk"
 	rm -rf "$(DESTDIR)$(PREFIX)/share/doc/husk"
+	rm -f "$(DESTDIR)$(PREFIX)"/share/man/man1/husk{,-*}.1
+	rm -f "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/husk"
+	rm -f "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_husk"
+	rm -f "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/husk.fish"
+
+tarball: built pages ## build/husk-VERSION-ARCH.tar.gz: the static binary, its pages and its licence
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1); \
+	name=husk-$$version-$$(uname -m); \
+	rm -rf "build/$$name"; \
+	$(MAKE) install DESTDIR="build/$$name" PREFIX= >/dev/null; \
+	tar -C build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$(git log -1 --format=%ct)" \
+		-czf "build/$$name.tar.gz" "$$name"; \
+	rm -rf "build/$$name"; \
+	echo "build/$$name.tar.gz"
+
+deb: built pages ## build/husk_VERSION_ARCH.deb, which depends on nothing (by cargo-deb)
+	@. .ci/toolchain; \
+	cargo deb --version >/dev/null 2>&1 || cargo install --quiet cargo-deb; \
+	mkdir -p build/deb && cp $(HUSK) build/deb/husk && gzip -9nkf build/share/man1/*.1; \
+	cargo deb --quiet --no-build --no-strip --output build/
 
 clean: ## what cargo and make built
 	rm -rf build

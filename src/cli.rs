@@ -14,6 +14,7 @@ use clap::ArgMatches;
 use crate::commands::{self, Command, Global, Tail};
 use crate::error::Result;
 
+mod examples;
 mod options;
 mod usage;
 

@@ -386,3 +386,21 @@ fn help_and_version() {
 }
 
 mod refused;
+
+/// What help shows can be typed.
+#[test]
+fn examples_in_the_help_are_understood() {
+    let mut count = 0;
+    for command in commands::ALL {
+        for example in examples::of(command.name).lines().skip(1) {
+            let line = example.trim();
+            let line = line.split("  ").next().unwrap_or(line);
+            let line = line.split(['|', '<', '&']).next().unwrap_or(line);
+            let (name, ..) = parse_line(line.trim().strip_prefix("husk").unwrap())
+                .unwrap_or_else(|error| panic!("{example}: {error}"));
+            assert_eq!(name, command.name, "{example}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count}");
+}

@@ -42,6 +42,7 @@ fn complete(command: &Command) -> clap::Command {
         .no_binary_name(false)
         .bin_name(format!("husk {}", command.name))
         .arg(HELP.to_arg())
+        .after_help(super::examples::of(command.name))
 }
 
 pub fn wrong(command: Option<&Command>, reason: String) -> Error {
