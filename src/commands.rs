@@ -15,6 +15,7 @@ mod global;
 pub use global::{Driver, Global, Rootless};
 
 pub mod check;
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -24,6 +25,7 @@ pub mod kill;
 pub mod list;
 pub mod pause;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod seccomp;
@@ -94,8 +96,7 @@ macro_rules! command {
     };
 }
 
-/// In the order of `--help`. checkpoint and restore are not among them: podman asks for their help
-/// text to find out whether they exist.
+/// In the order of `--help`.
 pub static ALL: &[Command] = &[
     command!(
         run,
@@ -154,6 +155,18 @@ pub static ALL: &[Command] = &[
         Tail::Options,
         1,
         "Print what a container uses, and when it runs out of memory, as JSON"
+    ),
+    command!(
+        checkpoint,
+        Tail::Options,
+        1,
+        "Write a running container into files, by CRIU"
+    ),
+    command!(
+        restore,
+        Tail::Options,
+        1,
+        "Make a container from the files of a checkpoint, by CRIU"
     ),
     command!(
         check,

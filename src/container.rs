@@ -1,6 +1,7 @@
 //! A container as later commands find it: its record, its status, its end.
 
 mod agent;
+pub mod checkpoint;
 pub mod create;
 pub mod events;
 pub mod exec;
@@ -9,6 +10,7 @@ mod membership;
 mod notify;
 mod plan;
 pub mod record;
+pub mod restore;
 mod rootless;
 mod stat;
 mod subgroup;

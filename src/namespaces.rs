@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Pid, Uid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 
 pub use id_maps::{IdMaps, host_gid, host_uid, nested};
@@ -67,6 +67,32 @@ const KINDS: &[(Type, CloneFlags, &str)] = &[
     (Type::Cgroup, CloneFlags::CLONE_NEWCGROUP, "cgroup"),
     (Type::Time, NEWTIME, "time"),
 ];
+
+/// Names in /proc/PID/ns.
+const FILES: &[(CloneFlags, &str)] = &[
+    (CloneFlags::CLONE_NEWPID, "pid"),
+    (CloneFlags::CLONE_NEWNET, "net"),
+    (CloneFlags::CLONE_NEWNS, "mnt"),
+    (CloneFlags::CLONE_NEWIPC, "ipc"),
+    (CloneFlags::CLONE_NEWUTS, "uts"),
+    (CloneFlags::CLONE_NEWUSER, "user"),
+    (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+    (NEWTIME, "time"),
+];
+
+/// `CLONE_NEW*` of all namespaces in which the process `pid` and the caller differ.
+pub fn differing(pid: Pid) -> u64 {
+    let inode = |who: &str, name: &str| stat(format!("/proc/{who}/ns/{name}").as_str()).ok();
+    let pid = pid.to_string();
+    let differ = FILES.iter().filter(|(_, name)| {
+        let (theirs, ours) = (inode(&pid, name), inode("self", name));
+        theirs.zip(ours).is_some_and(|(theirs, ours)| {
+            (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino)
+        })
+    });
+    let kinds = differ.map(|(kind, _)| *kind);
+    kinds.fold(CloneFlags::empty(), CloneFlags::union).bits() as u64
+}
 
 /// Linux 5.6; it isn't among nix's flags as clone(2) can't take it.
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -173,6 +199,14 @@ impl Plan {
     pub fn joined(&self, kind: CloneFlags) -> Option<(BorrowedFd<'_>, &Path)> {
         let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
         Some((joined.namespace.as_fd(), Path::new(&joined.path)))
+    }
+
+    /// All namespaces that are joined, with their names in /proc/PID/ns.
+    pub fn all_joined(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>, &Path)> {
+        self.joined.iter().filter_map(|joined| {
+            let (_, name) = FILES.iter().find(|(kind, _)| *kind == joined.kind)?;
+            Some((*name, joined.namespace.as_fd(), Path::new(&joined.path)))
+        })
     }
 
     /// `CLONE_NEW*` of all namespaces in which container and caller differ.

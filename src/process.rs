@@ -3,6 +3,7 @@
 
 mod autopsy;
 pub mod channel;
+pub mod criu;
 pub mod exec;
 pub mod foreground;
 pub mod identity;

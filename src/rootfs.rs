@@ -4,6 +4,7 @@
 //! together in the container's mount namespace, [`Built::enter`] makes it `/`, and [`Built::seal`]
 //! takes away what the container mustn't see or write.
 
+pub mod checkpoint;
 mod copy_up;
 mod devices;
 mod fallback;

@@ -10,6 +10,7 @@ mod bad_config;
 mod cgroups;
 mod check;
 mod check_program;
+mod checkpoint;
 mod churn;
 mod contract;
 mod devices;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Test> {
         regressions::TESTS,
         check::TESTS,
         check_program::TESTS,
+        checkpoint::TESTS,
         churn::TESTS,
     ];
     files

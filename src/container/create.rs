@@ -71,12 +71,13 @@ pub struct Created {
     pub terminal: Option<OwnedFd>,
 }
 
-pub fn create(request: &Request) -> Result<Created> {
+/// The bundle of a container that can be made under this id.
+pub(super) fn load(request: &Request) -> Result<Bundle> {
     check_id(request.id)?;
     if Home::open(request.root, request.id)?.is_some() {
         return Err(record::taken(request.id));
     }
-    let mut bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
+    let bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
     for warning in &bundle.warnings {
         log::warning(format_args!(
             "config.json ({}): {}",
@@ -84,6 +85,11 @@ pub fn create(request: &Request) -> Result<Created> {
         ));
     }
     check_terminal(&bundle.spec, request)?;
+    Ok(bundle)
+}
+
+pub fn create(request: &Request) -> Result<Created> {
+    let mut bundle = load(request)?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
     let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
     let whereabouts = plan.whereabouts.take();
@@ -92,21 +98,7 @@ pub fn create(request: &Request) -> Result<Created> {
     })?;
     trace::step("open root and sources", || plan.rootfs.open_sources())?;
 
-    let home = Home::make(request.root, request.id)?;
-    let mut record = plan.record(request, ground.place());
-    record.notify = notify;
-    record.root_mount = plan.rootfs.left_behind()?;
-    trace::step("write record", || home.write(&record))?;
-    let mut work = Work {
-        container: Container {
-            home,
-            record,
-            locked: true,
-        },
-        process: None,
-        devices: None,
-        hooks_ran: false,
-    };
+    let mut work = Work::begin(request, &plan, &ground, notify)?;
     let made = work.make(request, plan, ground);
     match made {
         Ok(terminal) => work.finish(terminal),
@@ -118,14 +110,33 @@ pub fn create(request: &Request) -> Result<Created> {
 }
 
 /// A container being made, and what has to be undone if that fails.
-struct Work {
-    container: Container,
-    process: Option<Process>,
+pub(super) struct Work {
+    pub container: Container,
+    pub process: Option<Process>,
     devices: Option<network::Moved>,
-    hooks_ran: bool,
+    pub hooks_ran: bool,
 }
 
 impl Work {
+    /// Writes ahead what is going to be made.
+    pub fn begin(request: &Request, plan: &Plan, ground: &Ground, notify: bool) -> Result<Work> {
+        let home = Home::make(request.root, request.id)?;
+        let mut record = plan.record(request, ground.place());
+        record.notify = notify;
+        record.root_mount = plan.rootfs.left_behind()?;
+        trace::step("write record", || home.write(&record))?;
+        Ok(Work {
+            container: Container {
+                home,
+                record,
+                locked: true,
+            },
+            process: None,
+            devices: None,
+            hooks_ran: false,
+        })
+    }
+
     /// `None` where the container can do without.
     fn make_cgroup(&mut self, site: Site, demand: Demand) -> Result<Option<Cgroup>> {
         let record = &mut self.container.record;
@@ -149,13 +160,13 @@ impl Work {
         Ok(Some(cgroup))
     }
 
-    fn make(
+    /// Makes what is there before the process: the cgroup, if systemd doesn't, and the resctrl group.
+    pub fn prepare(
         &mut self,
-        request: &Request,
-        mut plan: Plan,
+        plan: &mut Plan,
         ground: Ground,
-    ) -> Result<Option<OwnedFd>> {
-        let (cgroup, scope) = match ground {
+    ) -> Result<(Option<Cgroup>, Option<Box<Scope>>)> {
+        let made = match ground {
             Ground::Tree(site) => {
                 let made = trace::step("make cgroup", || self.make_cgroup(site, plan.demand));
                 (made?, None)
@@ -163,22 +174,34 @@ impl Work {
             Ground::Unit(scope) => (None, Some(scope)),
             Ground::Nowhere => (None, None),
         };
-        if self.container.record.cgroup.is_none() && !self.container.record.first_in_pids {
+        let record = &mut self.container.record;
+        if record.cgroup.is_none() && !record.first_in_pids {
             log::warning(format_args!(
                 "without a cgroup and a pid namespace, processes of {} can outlive it",
-                request.id
+                record.id
             ));
         }
-        if let Some(rdt) = plan.rdt {
+        if let Some(rdt) = plan.rdt.take() {
             // What fails has left nothing.
-            self.container.record.rdt = None;
-            self.container.record.rdt = Some(rdt.make()?);
+            record.rdt = None;
+            record.rdt = Some(rdt.make()?);
         }
         let home = &self.container.home;
         trace::step("write record", || {
             home.write(&self.container.record)?;
             home.write_config(&plan.bundle.raw)
         })?;
+        Ok(made)
+    }
+
+    fn make(
+        &mut self,
+        request: &Request,
+        mut plan: Plan,
+        ground: Ground,
+    ) -> Result<Option<OwnedFd>> {
+        let (cgroup, scope) = self.prepare(&mut plan, ground)?;
+        let home = &self.container.home;
         if self.container.record.notify {
             plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
         }
@@ -295,7 +318,7 @@ impl Work {
                 }
                 Some(Report::Ready) => break None,
                 Some(Report::Failed(error)) => break Some(error),
-                Some(Report::Forked(..)) => {}
+                Some(Report::Forked(..) | Report::Connected(_)) => {}
                 None => break Some(process::explain_end(&process.pidfd)),
             }
         };
@@ -323,7 +346,7 @@ impl Work {
         Ok(terminal)
     }
 
-    fn start_scope(&mut self, scope: Scope, pid: Pid) -> Result<Cgroup> {
+    pub fn start_scope(&mut self, scope: Scope, pid: Pid) -> Result<Cgroup> {
         let started = scope.start(pid).inspect_err(|error| {
             // Somebody else's, then.
             if error.code() == Some(Errno::EEXIST) {
@@ -348,7 +371,7 @@ impl Work {
     }
 
     /// As if it had never been tried. What can't be undone stays in the record, for `delete --force`.
-    fn undo(self) {
+    pub fn undo(self) {
         let Work {
             mut container,
             process,
@@ -382,7 +405,7 @@ fn explain(cgroup: Option<&Cgroup>, error: Error) -> Error {
 }
 
 /// Limits and device rules, while the process makes its namespaces.
-fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, unprivileged: bool) -> Result<()> {
+pub(super) fn confine(cgroup: &Cgroup, plan: &cgroups::Plan, unprivileged: bool) -> Result<()> {
     trace::step("write limits", || cgroup.apply(plan))?;
     let Some(program) = &plan.devices else {
         return Ok(());
@@ -404,7 +427,7 @@ pub(super) fn stdio_owner(spec: &Spec, process: Option<&oci::Process>) -> Option
 
 /// Who gets the cgroup, runtime-spec's config-linux.md, "Cgroup ownership": with a cgroup namespace
 /// of its own and a writable mount of the tree, the user who is to manage it there.
-fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
+pub(super) fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
     let own = namespaces.origin(CloneFlags::CLONE_NEWCGROUP) == Origin::New;
     let writable = spec.mounts().iter().flatten().any(|mount| {
         let options = || mount.options().iter().flatten();
@@ -422,7 +445,7 @@ fn delegated_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<Uid> {
 }
 
 /// An ordinary user can give nothing away: then the container's root can't divide the cgroup.
-fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result<()> {
+pub(super) fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result<()> {
     match cgroup.delegate(owner) {
         Err(error) if rootless && error.code() == Some(nix::errno::Errno::EPERM) => {
             log::debug(format_args!("{error}"));

@@ -114,6 +114,31 @@ fn overlay(request: &Request, bundle: &Bundle) -> Result<Option<Overlay>> {
     Overlay::plan(upper, lower, &bundle.dir.join(root.path()), base, &origin).map(Some)
 }
 
+/// What bundle and namespaces say of the root filesystem.
+pub(super) fn rootfs_setting<'a>(
+    bundle: &'a Bundle,
+    namespaces: &namespaces::Plan,
+    cgroups: Option<&'a Path>,
+) -> Result<Setting<'a>> {
+    let linux = bundle.spec.linux().as_ref();
+    Ok(Setting {
+        bundle: &bundle.dir,
+        namespace: match namespaces.origin(CloneFlags::CLONE_NEWNS) {
+            Origin::New => Namespace::New,
+            Origin::Joined => Namespace::Joined,
+            Origin::Inherited => Namespace::Inherited,
+        },
+        own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP) != Origin::Inherited,
+        user_namespace: user_namespace(namespaces)?,
+        nested: namespaces::nested(),
+        cgroups,
+        own_cgroup: None,
+        overlay: None,
+        mount_label: lsm::mount_label(linux),
+        no_pivot: false,
+    })
+}
+
 /// As far as the mounts have to know it.
 fn user_namespace(namespaces: &namespaces::Plan) -> Result<Option<UserNamespace>> {
     Ok(match namespaces.origin(CloneFlags::CLONE_NEWUSER) {
@@ -158,21 +183,14 @@ impl Plan {
         let whereabouts = rootless::whereabouts(request, spec, demand)?;
         let own_cgroup = whereabouts.as_ref().and_then(Whereabouts::path);
         let setting = Setting {
-            bundle: &bundle.dir,
-            namespace: match namespaces.origin(CloneFlags::CLONE_NEWNS) {
-                Origin::New => Namespace::New,
-                Origin::Joined => Namespace::Joined,
-                Origin::Inherited => Namespace::Inherited,
-            },
-            own_cgroup_namespace: namespaces.origin(CloneFlags::CLONE_NEWCGROUP)
-                != Origin::Inherited,
-            user_namespace: user_namespace(&namespaces)?,
-            nested: namespaces::nested(),
-            cgroups: whereabouts.as_ref().map(|at| at.hierarchy.mount()),
             own_cgroup: own_cgroup.as_deref(),
             overlay: overlay(request, &bundle)?,
-            mount_label: lsm::mount_label(linux),
             no_pivot: request.no_pivot,
+            ..rootfs_setting(
+                &bundle,
+                &namespaces,
+                whereabouts.as_ref().map(|at| at.hierarchy.mount()),
+            )?
         };
         let rootfs = rootfs::Plan::new(spec, setting)?;
         let rdt = rdt::Plan::new(linux, request.id)?;

@@ -22,6 +22,8 @@ pub enum Report {
     Mounted,
     /// The master side of the terminal.
     Terminal(OwnedFd),
+    /// husk's end of a socket that is the process's own.
+    Connected(OwnedFd),
     /// Everything is set up but the program itself.
     Ready,
     Failed(Error),
@@ -67,6 +69,7 @@ impl Channel {
             Report::Forked(pid, pidfd) => (format!("f{pid}").into_bytes(), Some(pidfd.as_fd())),
             Report::Mounted => (b"m".to_vec(), None),
             Report::Terminal(master) => (b"t".to_vec(), Some(master.as_fd())),
+            Report::Connected(socket) => (b"c".to_vec(), Some(socket.as_fd())),
             Report::Ready => (b"r".to_vec(), None),
             Report::Failed(error) => (failure(error), None),
         };
@@ -108,6 +111,7 @@ impl Channel {
                 .ok_or_else(|| lost(Errno::EBADMSG)),
             (b'm', None) => Ok(Some(Report::Mounted)),
             (b't', Some(master)) => Ok(Some(Report::Terminal(master))),
+            (b'c', Some(socket)) => Ok(Some(Report::Connected(socket))),
             (b'r', None) => Ok(Some(Report::Ready)),
             (b'e', None) => Ok(Some(Report::Failed(read_failure(rest)))),
             _ => Err(lost(Errno::EBADMSG)),

@@ -359,7 +359,7 @@ fn read_passwd() -> Option<Vec<u8>> {
 
 /// Rust ignores SIGPIPE, which would stay so across execve(2). What the caller ignored husk has taken
 /// back at its start.
-fn reset_signals() -> nix::Result<()> {
+pub(super) fn reset_signals() -> nix::Result<()> {
     sys::process::reset_signal_action(libc::SIGPIPE);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

@@ -98,6 +98,10 @@ impl Node {
         }
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The host's node, while it is open and not yet attached.
     pub fn host(&self) -> Option<BorrowedFd<'_>> {
         self.host.as_ref().map(AsFd::as_fd)

@@ -124,7 +124,7 @@ impl Rootfs {
 
     /// Where `path` leads inside the root, also beyond what exists: no links, no `..`. Only a plan, as
     /// something may change meanwhile: what is done with it is done by lookups that can't leave the root.
-    fn without_links(&self, path: &Path) -> nix::Result<PathBuf> {
+    pub fn without_links(&self, path: &Path) -> nix::Result<PathBuf> {
         let mut real = PathBuf::new();
         let mut left: Vec<std::ffi::OsString> = components_of(path);
         let mut links = 0;

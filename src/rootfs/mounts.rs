@@ -259,6 +259,36 @@ impl Mount {
         matches!(self.kind, Kind::Bind { .. }) && self.path == Path::new("dev")
     }
 
+    /// Where it lies, relative to the root.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_bind(&self) -> bool {
+        matches!(self.kind, Kind::Bind { .. })
+    }
+
+    pub fn is_remount(&self) -> bool {
+        matches!(self.kind, Kind::Remount)
+    }
+
+    /// What it shows of the host.
+    pub fn outside(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Bind {
+                source,
+                inside: false,
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whether the ids of its files are mapped, and which entry it is.
+    pub fn mapped(&self) -> Option<String> {
+        self.idmap.as_ref().map(|_| pointer(self.index))
+    }
+
     /// What is to be attached, if it is open already.
     pub fn tree(&self) -> Option<&OwnedFd> {
         self.tree.as_ref()

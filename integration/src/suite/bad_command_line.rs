@@ -20,7 +20,6 @@ tests! {
     values_of_the_wrong_kind_are_refused.needs(HUSK),
     a_root_that_cannot_be_is_refused.needs(HUSK),
     a_log_that_cannot_be_opened_is_refused,
-    commands_of_later_times_are_refused_in_words.needs(HUSK),
     a_foreign_directory_in_the_root_is_no_container,
     a_damaged_record_is_told_and_removed_by_force.needs(HUSK),
     standard_output_that_is_full_is_an_error.needs(HUSK),
@@ -213,16 +212,6 @@ fn a_log_that_cannot_be_opened_is_refused(lab: &Lab) {
         .run()
         .code(1);
     assert!(output.stderr.contains("/no/such/dir/log"), "{output}");
-}
-
-/// What another issue brings is refused, never ignored.
-fn commands_of_later_times_are_refused_in_words(lab: &Lab) {
-    let bundle = lab.bundle().payload("exit 0");
-    bundle.write(&lab.id());
-    for command in ["checkpoint", "restore"] {
-        let output = lab.bare([command, "x"]).run();
-        assert_ne!(output.end, End::Code(0), "{output}");
-    }
 }
 
 fn a_foreign_directory_in_the_root_is_no_container(lab: &Lab) {

@@ -11,19 +11,20 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
             "unknown command \"crate\"",
             "did you mean create?",
         ),
+        // podman's question whether pods can be restored.
         (
-            "checkpoint c",
-            "unknown command \"checkpoint\"",
-            "`husk --help`",
-        ),
-        (
-            "checkpoint --help",
-            "unknown command \"checkpoint\": No help topic for 'checkpoint'",
+            "restore --lsm-mount-context",
+            "restore: option --lsm-mount-context requires an argument",
             "",
         ),
         (
-            "restore --lsm-mount-context",
-            "unknown command \"restore\"",
+            "checkpoint --manage-cgroups-mode some c",
+            "checkpoint: --manage-cgroups-mode \"some\": is none of soft, full, strict, ignore",
+            "",
+        ),
+        (
+            "checkpoint --empty-ns pid c",
+            "checkpoint: --empty-ns \"pid\": CRIU can do without the content of a network namespace only",
             "",
         ),
         (
