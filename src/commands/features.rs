@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::check::Format;
 use super::{COMMIT, Global, SPEC_VERSION, VERSION, print};
 use crate::cgroups::systemd;
+use crate::criu;
 use crate::preflight::Machine;
 use crate::rootfs::options;
 
@@ -277,7 +278,11 @@ fn features() -> Features {
             net_devices: Enabled { enabled: true },
         },
         annotations: BTreeMap::from([("run.husk.commit", COMMIT), ("run.husk.version", VERSION)]),
-        potentially_unsafe_config_annotations: &["run.husk.", systemd::ANNOTATIONS],
+        potentially_unsafe_config_annotations: &[
+            "run.husk.",
+            systemd::ANNOTATIONS,
+            criu::CONFIG_ANNOTATION,
+        ],
     }
 }
 
