@@ -265,7 +265,7 @@ impl Container {
     }
 
     fn release(&self) -> Result<()> {
-        let connection = self.home.connect()?;
+        let connection = self.home.knock()?;
         trace::step("wait for execve", || {
             channel::read_outcome(connection.as_fd(), |listener| {
                 let state = self.subject().state("created", self.pid());

@@ -55,8 +55,9 @@ pub struct Hook {
     path: PathBuf,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     args: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    env: Vec<String>,
+    /// `None`: nothing, or the program's in its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    env: Option<Vec<String>>,
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout: Option<u64>,
@@ -67,11 +68,18 @@ impl From<&oci::Hook> for Hook {
         Hook {
             path: hook.path().clone(),
             args: hook.args().clone().unwrap_or_default(),
-            env: hook.env().clone().unwrap_or_default(),
+            env: hook.env().clone(),
             timeout: hook
                 .timeout()
                 .and_then(|seconds| u64::try_from(seconds).ok()),
         }
+    }
+}
+
+impl Hook {
+    /// Gives it that environment, unless it has one of its own.
+    pub fn inherit(&mut self, environment: impl Iterator<Item = String>) {
+        self.env.get_or_insert_with(|| environment.collect());
     }
 }
 
@@ -175,10 +183,15 @@ fn run_one(
     let mut command = Command::new(&hook.path);
     command
         .env_clear()
-        .envs(hook.env.iter().map(|entry| match entry.split_once('=') {
-            Some(pair) => pair,
-            None => (entry.as_str(), ""),
-        }))
+        .envs(
+            hook.env
+                .iter()
+                .flatten()
+                .map(|entry| match entry.split_once('=') {
+                    Some(pair) => pair,
+                    None => (entry.as_str(), ""),
+                }),
+        )
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(stdout.or_fail(|errno| fail().errno(errno))?))
         .stderr(Stdio::from(stderr.or_fail(|errno| fail().errno(errno))?))
@@ -279,7 +292,7 @@ mod tests {
         Hook {
             path: "/bin/sh".into(),
             args: vec!["hook".into(), "-c".into(), script.into()],
-            env: vec!["A=b".into()],
+            env: Some(vec!["A=b".into()]),
             timeout,
         }
     }

@@ -206,8 +206,8 @@ impl Work {
             plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
         }
         let gate = Gate {
-            listener: home.listen()?,
-            lock: home.lock_waiting()?,
+            door: home.open_door()?,
+            watch: home.watch_door(),
         };
         let keyring = self.container.record.keyring.clone();
         // An id has no NUL.

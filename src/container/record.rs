@@ -4,8 +4,7 @@
 //! | --- | --- |
 //! | `record.json` | this structure; replaced as a whole, never changed in place |
 //! | `config.json` | the bundle's, byte for byte, as it was at `create` |
-//! | `start.sock` | where a created container's first process listens for `start` |
-//! | `waiting` | locked by that process until the program is executed |
+//! | `start.sock` | where a created container's first process waits for `start` |
 //! | `notify/notify.sock` | where its program says that it is ready, if husk's caller wants to know |
 //!
 //! The directory itself is locked by whoever changes the container.
@@ -18,9 +17,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
-};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -31,7 +29,7 @@ use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
 use crate::namespaces;
 use crate::network::Journey;
-use crate::process::readiness;
+use crate::process::{channel, readiness};
 use crate::rdt;
 use crate::sys;
 
@@ -41,7 +39,6 @@ const FORMAT: u32 = 1;
 const RECORD: &str = "record.json";
 const CONFIG: &str = "config.json";
 const SOCKET: &str = "start.sock";
-const WAITING: &str = "waiting";
 const NOTIFY_DIRECTORY: &str = "notify";
 /// In that directory.
 pub const NOTIFY: &str = "notify.sock";
@@ -260,19 +257,10 @@ impl Home {
             .step("write", path.display())
     }
 
-    /// The lock that the first process holds until the program is executed.
-    pub fn lock_waiting(&self) -> Result<OwnedFd> {
-        let path = self.path.join(WAITING);
-        let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let file = openat(&self.fd, WAITING, flags, Mode::S_IRUSR).step("make", path.display())?;
-        sys::fd::try_lock(file.as_fd()).step("lock", path.display())?;
-        Ok(file)
-    }
-
-    /// Whether the first process still waits for its start.
+    /// Whether the first process still waits for its start. It doesn't notice that it is looked at: to
+    /// connect a datagram socket sends nothing.
     pub fn is_waiting(&self) -> bool {
-        openat(&self.fd, WAITING, FILE, Mode::empty())
-            .is_ok_and(|file| sys::fd::is_locked(file.as_fd()))
+        self.connect().is_ok()
     }
 
     /// By way of the directory's descriptor: a path may be longer than a socket's name (108 bytes).
@@ -281,21 +269,38 @@ impl Home {
         UnixAddr::new(path.as_str()).step("name", "start socket")
     }
 
-    pub fn listen(&self) -> Result<OwnedFd> {
-        let path = self.path.join(SOCKET);
-        let listener = new_socket()?;
-        bind(listener.as_raw_fd(), &self.socket_address()?).step("bind", path.display())?;
-        Backlog::new(1)
-            .and_then(|one| listen(&listener, one))
-            .step("listen at", path.display())?;
-        Ok(listener)
+    /// The socket that the first process waits at.
+    pub fn open_door(&self) -> Result<OwnedFd> {
+        let door = new_socket()?;
+        bind(door.as_raw_fd(), &self.socket_address()?)
+            .step("bind", self.path.join(SOCKET).display())?;
+        Ok(door)
     }
 
-    pub fn connect(&self) -> Result<OwnedFd> {
-        let connection = new_socket()?;
-        connect(connection.as_raw_fd(), &self.socket_address()?)
+    /// Tells the one who waits that the socket's name is gone. `None` where the kernel has no more of
+    /// these: he then waits on.
+    pub fn watch_door(&self) -> Option<Inotify> {
+        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF;
+        watch.add_watch(path.as_str(), gone).ok()?;
+        Some(watch)
+    }
+
+    fn connect(&self) -> Result<OwnedFd> {
+        let socket = new_socket()?;
+        connect(socket.as_raw_fd(), &self.socket_address()?)
             .step("connect to", self.path.join(SOCKET).display())?;
-        Ok(connection)
+        Ok(socket)
+    }
+
+    /// Lets the first process go on, with the other end of what is returned.
+    pub fn knock(&self) -> Result<OwnedFd> {
+        let (own, other) = channel::connection()?;
+        let door = self.connect()?;
+        sys::socket::send(door.as_fd(), b"s", Some(other.as_fd()))
+            .step("send to", self.path.join(SOCKET).display())?;
+        Ok(own)
     }
 
     /// Makes the directory of the notify socket: its path.
@@ -337,7 +342,7 @@ impl Home {
         let notify = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
         let _ = unlinkat(&self.fd, notify.as_str(), UnlinkatFlags::NoRemoveDir);
         let _ = unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir);
-        for name in [SOCKET, WAITING, CONFIG, "record.new", RECORD] {
+        for name in [SOCKET, CONFIG, "record.new", RECORD] {
             match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno).step("remove", self.path.join(name).display()),
@@ -366,7 +371,7 @@ const FILE: OFlag = OFlag::O_RDONLY
 fn new_socket() -> Result<OwnedFd> {
     socket(
         AddressFamily::Unix,
-        SockType::SeqPacket,
+        SockType::Datagram,
         SockFlag::SOCK_CLOEXEC,
         None,
     )

@@ -50,13 +50,7 @@ fn lost(errno: Errno) -> Error {
 
 impl Channel {
     pub fn pair() -> Result<(Channel, Channel)> {
-        let (one, other) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .step("make socket", "for the container's process")?;
+        let (one, other) = connection()?;
         Ok((Channel { socket: one }, Channel { socket: other }))
     }
 
@@ -135,6 +129,17 @@ impl Channel {
             _ => Ok(()),
         }
     }
+}
+
+/// Two ends of a new connection.
+pub fn connection() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .step("make socket", "for the container's process")
 }
 
 /// A failure as bytes, for the channel and for `start`'s connection.

@@ -3,16 +3,17 @@
 //! It works a plan off and decides nothing. Whatever fails is reported, and the process ends.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
+use nix::sys::inotify::Inotify;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::{Mode, fstat, umask};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getpid, setsid};
 
 use super::channel::{self, Channel, Report};
@@ -25,9 +26,6 @@ use crate::namespaces::{self, Origin};
 use crate::rootfs;
 use crate::sys;
 use crate::trace::{self, Role};
-
-/// How often a waiting container looks whether its record is still there, in milliseconds.
-const RECORD_CHECK: u16 = 5000;
 
 /// What ends a process that has no handler for it.
 const DEADLY: [Signal; 7] = [
@@ -75,10 +73,11 @@ pub struct Init {
 /// What a created container waits at.
 #[derive(Debug)]
 pub struct Gate {
-    /// Where `start` connects to.
-    pub listener: OwnedFd,
-    /// A locked file of the record: execution unlocks it, removal of the record unlinks it.
-    pub lock: OwnedFd,
+    /// Where `start` sends its end of a connection to. As long as it is open the program waits.
+    pub door: OwnedFd,
+    /// Tells when that socket's name is removed, and with it the record. `None` where the kernel has no
+    /// more of these (fs.inotify.max_user_instances).
+    pub watch: Option<Inotify>,
 }
 
 /// The life of the process. Never returns.
@@ -179,6 +178,11 @@ impl Init {
         }
         // A change of user takes this away as well; from here on the channel's end says it.
         sys::prctl::set_parent_death_signal(0).step("release", "the process from husk")?;
+        if let Some(prepared) = &prepared {
+            for hook in &mut self.start_hooks {
+                hook.inherit(prepared.environment());
+            }
+        }
         Ok(Waiting {
             prepared,
             start_hooks: self.start_hooks,
@@ -209,11 +213,8 @@ impl Init {
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());
         kept.extend(trace::descriptor());
-        kept.extend([
-            channel.fd(),
-            self.gate.listener.as_fd(),
-            self.gate.lock.as_fd(),
-        ]);
+        kept.extend([channel.fd(), self.gate.door.as_fd()]);
+        kept.extend(self.gate.watch.as_ref().map(Inotify::as_fd));
         sys::fd::close_but(3 + preserved, &kept).step("close", "descriptors")
     }
 
@@ -305,7 +306,7 @@ impl Waiting {
         let Some(connection) = trace::step("wait for start", || self.wait_for_start()) else {
             sys::process::exit(1)
         };
-        let error = self.start(&connection);
+        let error = self.start(connection.as_fd());
         let _ = sys::socket::send(connection.as_fd(), &channel::failure(&error), None);
         sys::process::exit(1)
     }
@@ -318,33 +319,38 @@ impl Waiting {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&deadly(), flags).ok()?;
         loop {
-            let mut fds = [
-                PollFd::new(self.gate.listener.as_fd(), PollFlags::POLLIN),
+            let mut fds = vec![
+                PollFd::new(self.gate.door.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::from(RECORD_CHECK)) {
-                Ok(0) => {
-                    if fstat(&self.gate.lock).is_ok_and(|stat| stat.st_nlink == 0) {
-                        return None;
-                    }
-                }
-                Ok(_) if fds[0].revents().is_none_or(|events| events.is_empty()) => {
-                    if let Ok(Some(info)) = signals.read_signal() {
-                        sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
-                    }
-                }
-                Ok(_) => match sys::socket::accept(self.gate.listener.as_fd()) {
-                    Ok(connection) => return Some(connection),
-                    Err(Errno::ECONNABORTED | Errno::EAGAIN) => {}
-                    Err(_) => return None,
-                },
-                Err(Errno::EINTR | Errno::EAGAIN) => {}
+            if let Some(watch) = &self.gate.watch {
+                fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
+            }
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR | Errno::EAGAIN) => continue,
                 Err(_) => return None,
+            }
+            if fds[0].any() == Some(true) {
+                match sys::socket::receive(self.gate.door.as_fd(), &mut [0]) {
+                    Ok((_, Some(connection))) => return Some(connection),
+                    Ok((_, None)) | Err(Errno::EAGAIN) => {}
+                    Err(_) => return None,
+                }
+            } else if fds[1].any() == Some(true) {
+                if let Ok(Some(info)) = signals.read_signal() {
+                    sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
+                }
+            } else if let Some(watch) = &self.gate.watch {
+                // Whatever it is, the socket's name or the directory itself.
+                if watch.read_events().is_ok_and(|events| !events.is_empty()) {
+                    return None;
+                }
             }
         }
     }
 
-    fn start(&self, connection: &OwnedFd) -> Error {
+    fn start(self, connection: BorrowedFd) -> Error {
         let state = self.subject.json("created", Some(getpid()));
         let guard = self.prepared.as_ref().and_then(Prepared::guard);
         let run = hooks::run_under(
@@ -357,7 +363,12 @@ impl Waiting {
         match (run, &self.prepared) {
             (Err(error), _) => error,
             (Ok(()), None) => Error::config("/process", "missing: there is nothing to start"),
-            (Ok(()), Some(prepared)) => prepared.execute(connection.as_fd()),
+            (Ok(()), Some(prepared)) => {
+                // Execution would close both, and the connection's end be heard maybe before: nobody who
+                // was told of the start is to find a container that waits.
+                drop(self.gate);
+                prepared.execute(connection)
+            }
         }
     }
 }

@@ -241,6 +241,12 @@ impl Prepared {
         restricts_early(self.program.filter.as_ref(), &self.program.identity)
     }
 
+    /// What hooks that have none of their own get just before it, as in runc.
+    pub fn environment(&self) -> impl Iterator<Item = String> {
+        let entries = self.environment.iter();
+        entries.map(|entry| entry.to_string_lossy().into_owned())
+    }
+
     /// What filters the program filters hooks that are run in the container just before it, too. But one
     /// that leaves calls to an agent doesn't: nobody would answer theirs.
     pub fn guard(&self) -> Option<Guard> {

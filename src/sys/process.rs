@@ -127,6 +127,10 @@ impl Strings {
     pub fn first(&self) -> Option<&CString> {
         self.owned.first()
     }
+
+    pub fn iter(&self) -> impl Iterator<Item = &CString> {
+        self.owned.iter()
+    }
 }
 
 /// execve(2). Returns only on failure.

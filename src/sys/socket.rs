@@ -5,9 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg, sendmsg,
-};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 /// Sends one message; `EPIPE` when the other side is gone, never a signal. Of a stream's bytes maybe
 /// only so many as are returned.
@@ -54,16 +52,5 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
             }
         }
         return Ok((message.bytes, received));
-    }
-}
-
-/// Accepts a connection, close-on-exec.
-pub fn accept(listener: BorrowedFd) -> Result<OwnedFd> {
-    loop {
-        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
-            Err(Errno::EINTR) => {}
-            // SAFETY: a new descriptor that nobody else has.
-            done => return done.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-        }
     }
 }

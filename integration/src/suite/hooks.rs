@@ -18,6 +18,7 @@ tests! {
     create_container_hooks_run_in_the_containers_namespaces_before_pivot_root,
     create_container_hooks_see_the_mounts_made,
     start_container_hooks_run_inside,
+    start_container_hooks_inherit_the_programs_environment_alone,
     every_hook_gets_the_state_on_standard_input,
     hook_arguments_and_environment_are_its_own,
     hook_environment_is_empty_without_one,
@@ -240,6 +241,24 @@ fn start_container_hooks_run_inside(lab: &Lab) {
     assert_eq!(facts["exe"], PAYLOAD);
     assert_eq!(facts["hostname"], "inside");
     assert_eq!(state["pid"], 1, "as seen in the container");
+}
+
+fn start_container_hooks_inherit_the_programs_environment_alone(lab: &Lab) {
+    let dir = lab.path("shared");
+    fs::create_dir(&dir).unwrap();
+    let hook = |file: &str| json!({ "path": PAYLOAD, "args": [PAYLOAD, "hook", file] });
+    let mut own = hook("/tmp/own");
+    own["env"] = json!(["OWN=1"]);
+    let bundle = lab
+        .bundle()
+        .bind(&dir, "/tmp", &["bind"])
+        .set("/process/env", json!(["ONE=two"]))
+        .set("/hooks/startContainer", json!([hook("/tmp/none"), own]));
+    let run = lab.run_with(&bundle.payload("exit 0"), &[]);
+    run.env("SECRET", "x").run().ok();
+    let env = |file: &str| told(&dir.join(file))[0].0["env"].clone();
+    assert_eq!(env("none"), json!([["HOME", "/"], ["ONE", "two"]]));
+    assert_eq!(env("own"), json!([["OWN", "1"]]));
 }
 
 fn every_hook_gets_the_state_on_standard_input(lab: &Lab) {

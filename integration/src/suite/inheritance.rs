@@ -2,12 +2,15 @@
 //! directory of records.
 
 use std::fs;
+use std::time::Instant;
 
 use serde_json::json;
 
-use super::tests;
+use super::{Need, tests};
 use crate::lab::Lab;
 use crate::output::End;
+
+const HUSK: &[Need] = &[Need::Husk];
 
 tests! {
     the_first_process_is_handed_over_to_the_callers_reaper,
@@ -17,11 +20,36 @@ tests! {
     a_relative_root_is_absolute_from_then_on,
     list_of_a_missing_root_is_an_error,
     a_half_made_record_is_removed_by_force,
+    runc_a_created_container_has_no_file_open.needs(HUSK),
+    a_created_container_ends_when_its_record_is_removed.needs(HUSK),
     the_runtime_dies_with_the_shim_only_before_create_returns,
     preserved_descriptors_are_passed_on,
     runc_a_process_document_may_be_a_descriptor_of_the_callers,
     listen_fds_are_passed_on,
     a_preserved_descriptor_that_is_not_open_is_refused,
+}
+
+/// Sockets and anonymous inodes lead nowhere: a file or directory of the host would (CVE-2024-21626).
+fn runc_a_created_container_has_no_file_open(lab: &Lab) {
+    let container = lab.create(&lab.bundle().payload("pause"));
+    let links = fs::read_dir(format!("/proc/{}/fd", container.pid())).unwrap();
+    for link in links {
+        let link = link.unwrap();
+        let number: u32 = link.file_name().to_str().unwrap().parse().unwrap();
+        let target = fs::read_link(link.path()).unwrap().display().to_string();
+        let harmless = target.starts_with("socket:[") || target.starts_with("anon_inode:");
+        assert!(number < 3 || harmless, "{number} is {target}");
+    }
+    container.end();
+}
+
+fn a_created_container_ends_when_its_record_is_removed(lab: &Lab) {
+    let container = lab.create(&lab.bundle().payload("pause"));
+    let begin = Instant::now();
+    fs::remove_file(lab.root.join(&container.id).join("start.sock")).unwrap();
+    assert_eq!(container.wait(), End::Code(1));
+    assert!(begin.elapsed() < crate::lab::patience());
+    container.delete();
 }
 
 /// `Container::wait` fails when the process isn't ours to reap.
