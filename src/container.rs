@@ -9,6 +9,7 @@ mod ground;
 mod membership;
 mod notify;
 mod plan;
+mod postmortem;
 pub mod record;
 pub mod restore;
 mod rootless;
@@ -29,6 +30,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub use self::notify::Started;
+pub use self::postmortem::Postmortem;
 use self::record::{Home, Phase, Record};
 use self::stat::stat_of;
 use crate::error::{Error, Result, Step};

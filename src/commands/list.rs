@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Global, print};
-use crate::container::{self, Container, Found, Status, record};
+use crate::container::{self, Container, Found, Postmortem, Status, record};
 use crate::error::{Error, Result};
 use crate::log;
 
@@ -41,6 +41,8 @@ pub struct Shown {
     annotations: BTreeMap<String, String>,
     /// Name of the user who created it, `#` and the number without one.
     owner: String,
+    #[serde(flatten)]
+    postmortem: Postmortem,
 }
 
 impl Shown {
@@ -61,6 +63,7 @@ impl Shown {
             created: record.created.clone(),
             annotations: record.annotations.clone(),
             owner: owner(record.owner),
+            postmortem: container.postmortem(status),
         })
     }
 }

@@ -2,6 +2,7 @@ use super::{Global, create};
 use crate::container::create::{Created, create};
 use crate::container::{Container, Started};
 use crate::error::Result;
+use crate::log;
 use crate::process::foreground::{self, Signals};
 use crate::process::readiness;
 use crate::sys::prctl;
@@ -50,7 +51,14 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     if !args.keep {
         Container::delete(&global.root, &args.create.id, true)?;
     }
-    Ok(ended?.status())
+    let ended = ended?;
+    if args.keep {
+        // The program's status is the caller's all the same: it may be deleted already.
+        if let Err(error) = Container::remember_end(&global.root, &args.create.id, ended) {
+            log::debug(format_args!("remember the end: {error}"));
+        }
+    }
+    Ok(ended.status())
 }
 
 /// A container that can't be started is of no use to anybody.

@@ -323,7 +323,7 @@ impl Work {
             }
         };
         if let Some(error) = failure {
-            return Err(explain(cgroup.as_ref(), error));
+            return Err(explain(cgroup.as_ref(), memory_limit(spec), error));
         }
         if let Some(schedule) = schedule {
             schedule.apply(Some(process.pid))?;
@@ -394,12 +394,20 @@ impl Work {
     }
 }
 
+fn memory_limit(spec: &Spec) -> Option<i64> {
+    let resources = spec.linux().as_ref()?.resources().as_ref()?;
+    resources.memory().as_ref()?.limit()
+}
+
 /// A process that ran out of what its limits allow says something else, or nothing.
-fn explain(cgroup: Option<&Cgroup>, error: Error) -> Error {
+fn explain(cgroup: Option<&Cgroup>, limit: Option<i64>, error: Error) -> Error {
     match cgroup.and_then(Cgroup::oom_kills) {
         Some(1..) => Error::new("set up the container")
             .at("/linux/resources/memory/limit")
-            .because("out of memory: the limit is too small to start in"),
+            .because(match limit {
+                Some(bytes) => format!("out of memory: {bytes} bytes are too small to start in"),
+                None => "out of memory: the limit is too small to start in".into(),
+            }),
         _ => error,
     }
 }

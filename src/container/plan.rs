@@ -11,6 +11,7 @@ use oci_spec::runtime::{self as oci, Spec};
 
 use super::agent::Agent;
 use super::create::Request;
+use super::postmortem::Postmortem;
 use super::record::{Phase, Record};
 use super::rootless::{self, Demand, Whereabouts};
 use crate::bundle::Bundle;
@@ -291,6 +292,7 @@ impl Plan {
             annotations: self.subject.annotations.clone(),
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
+            postmortem: Postmortem::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
+use super::postmortem::Postmortem;
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::hooks::Hook;
@@ -107,6 +108,9 @@ pub struct Record {
     pub poststart: Vec<Hook>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststop: Vec<Hook>,
+    /// How it ended, where husk saw it.
+    #[serde(default)]
+    pub postmortem: Postmortem,
 }
 
 impl Record {

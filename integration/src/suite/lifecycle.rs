@@ -15,6 +15,7 @@ tests! {
     run_passes_standard_input_output_and_error,
     run_leaves_nothing_even_when_the_process_fails,
     run_keep_keeps_the_record,
+    a_kept_container_tells_how_it_ended.needs(&[Need::Husk]),
     run_detached_returns_while_the_container_runs,
     a_container_goes_through_its_whole_life,
     state_has_every_property_of_the_specification,
@@ -94,6 +95,34 @@ fn run_keep_keeps_the_record(lab: &Lab) {
     let state = lab.runtime(["state", &id]).run().ok().json();
     assert_eq!(state["status"], "stopped");
     lab.runtime(["delete", &id]).run().ok();
+}
+
+fn a_kept_container_tells_how_it_ended(lab: &Lab) {
+    for (words, key, value) in [
+        ("exit 0", "exitStatus", json!(0)),
+        ("exit 7", "exitStatus", json!(7)),
+        // Deaf to SIGABRT, as a first process without a handler is.
+        ("abort", "signal", json!("SIGSEGV")),
+    ] {
+        let id = lab.id();
+        let bundle = lab.bundle().payload(words);
+        lab.on_bundle("run", &bundle, &["--keep"], &id).run();
+        let state = lab.runtime(["state", &id]).run().ok().json();
+        assert_eq!(state[key], value, "{state}");
+        let other = ["exitStatus", "signal"].into_iter().find(|one| *one != key);
+        assert!(state.get(other.unwrap()).is_none(), "{state}");
+        let list = lab.runtime(["list", "--format", "json"]).run().ok().json();
+        let mut listed = list.as_array().unwrap().iter();
+        assert!(listed.any(|one| one["id"] == id.as_str() && one[key] == value));
+        lab.runtime(["delete", &id]).run().ok();
+    }
+    // Not husk's to reap: nobody told it.
+    let container = lab.start(&lab.bundle().payload("exit 7"));
+    container.wait();
+    let state = container.state();
+    assert_eq!(state["status"], "stopped");
+    assert!(state.get("exitStatus").is_none(), "{state}");
+    container.delete();
 }
 
 fn run_detached_returns_while_the_container_runs(lab: &Lab) {

@@ -23,6 +23,7 @@ tests! {
     memory_swap_is_converted.needs(SWAP),
     memory_swap_below_the_limit_is_refused.needs(SWAP),
     memory_limit_too_small_to_start_is_told.needs(MEMORY),
+    oom_kills_are_in_the_state_of_a_stopped_container.needs(MEMORY_HUSK),
     memory_check_before_update_is_checked.needs(MEMORY),
     cpu_shares_become_a_weight.needs(CPU),
     cpu_quota_and_period_become_cpu_max.needs(CPU),
@@ -49,6 +50,7 @@ tests! {
 }
 
 const MEMORY: &[Need] = &[Need::Controller("memory")];
+const MEMORY_HUSK: &[Need] = &[Need::Husk, Need::Controller("memory")];
 
 const CPU: &[Need] = &[Need::Controller("cpu")];
 
@@ -154,6 +156,23 @@ fn memory_swap_below_the_limit_is_refused(lab: &Lab) {
             output.refused().says("/linux/resources/memory/swap");
         }
     }
+}
+
+/// Whoever looks, after the end: the cgroup stays until `delete`.
+fn oom_kills_are_in_the_state_of_a_stopped_container(lab: &Lab) {
+    let memory = json!({ "limit": 32 << 20, "swap": 32 << 20 });
+    let bundle = with_resources(lab, "memory", memory).payload("child-alloc 128 -- exit 0");
+    let container = lab.start(&bundle);
+    container.wait();
+    assert_eq!(container.state()["oomKills"], 1);
+    container.delete();
+    let id = lab.id();
+    let bundle = bundle.payload("alloc 128");
+    lab.on_bundle("run", &bundle, &["--keep"], &id).run();
+    let state = lab.runtime(["state", &id]).run().ok().json();
+    assert_eq!(state["oomKills"], 1, "{state}");
+    assert_eq!(state["signal"], "SIGKILL", "{state}");
+    lab.runtime(["delete", &id]).run().ok();
 }
 
 fn memory_limit_too_small_to_start_is_told(lab: &Lab) {
