@@ -14,11 +14,11 @@ LIMIT := 3000000
 CONFORMANCE := build-suites compare count debian images native places prepare report runc-suite \
 	runc-tests sources terminal validation validation-tests vm
 BUNDLES := hello busybox limits overlay debian
-SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain \
+SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE))
 
-.PHONY: build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -50,6 +50,15 @@ conformance: built ## OCI's validation of runtimes: husk, runc and crun in the v
 
 conformance-runc: built ## runc's own integration tests, likewise; long, goes on where it stopped (root)
 	@integration/conformance/compare runc-suite $(HUSK)
+
+bench: built ## husk, crun, runc and youki in turns, and the bare system calls; ten minutes (root)
+	@bench/run $(BENCH_OPTIONS) husk=$(HUSK) $(RUNTIMES)
+
+bench-check: built ## husk's system calls and times against bench/baseline.json (root)
+	@bench/run --check bench/baseline.json husk=$(HUSK)
+
+bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
+	@bench/run --baseline bench/baseline.json husk=$(HUSK)
 
 check: ## formatting, clippy and the lock file
 	@. .ci/toolchain; \
@@ -119,7 +128,7 @@ distclean: clean ## the caches and root file systems, too
 	rm -rf .cache bundles/*/{rootfs,work} bundles/*/lower* bundles/*/upper*
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
 # What runs husk takes one built before, should this machine or this user have no Rust.
 built:

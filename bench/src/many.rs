@@ -1,0 +1,163 @@
+//! Many containers: at once, and one beside the other.
+
+use std::fs;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::Wish;
+use crate::bundle::{self, Filter};
+use crate::life::milliseconds;
+use crate::results::Results;
+use crate::runtime::{Runtime, wait_for};
+use crate::site::Site;
+
+/// Lives a second, with so many at a time.
+pub fn throughput(wish: &Wish, site: &Site, results: &mut Results) {
+    let (count, at_once, rounds) = if wish.quick {
+        (64, 32, 1)
+    } else {
+        (200, 32, 3)
+    };
+    let runtimes = results.runtimes.clone();
+    for (measure, filter) in [
+        ("lives/s", Filter::None),
+        ("docker lives/s", Filter::Docker),
+    ] {
+        for round in 0..rounds {
+            for turn in 0..runtimes.len() {
+                let runtime = &runtimes[(turn + round) % runtimes.len()];
+                match lives(site, runtime, filter, count, at_once) {
+                    Ok(rate) => results.add(measure, runtime, rate),
+                    Err(error) => results.fail(measure, runtime, &error),
+                }
+            }
+        }
+    }
+}
+
+fn lives(
+    site: &Site,
+    runtime: &Runtime,
+    filter: Filter,
+    count: usize,
+    at_once: usize,
+) -> Result<f64, String> {
+    let name = |index: usize| format!("many-{}-{index}", runtime.name);
+    let bundles: Vec<_> = (0..count)
+        .map(|index| bundle::make(site, &name(index), "/bin/true", filter, 0))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<(), String> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(bundle) = bundles.get(index) else {
+                return Ok(());
+            };
+            let id = name(index);
+            let (_, pid) = runtime.create(site, bundle, &id)?;
+            runtime.time(site, &["start", &id])?;
+            wait_for(pid);
+            runtime.time(site, &["delete", &id])?;
+        }
+    };
+    let before = Instant::now();
+    let ended: Result<Vec<()>, String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        workers
+            .into_iter()
+            .map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| Err("a thread panicked".into()))
+            })
+            .collect()
+    });
+    let rate = count as f64 / before.elapsed().as_secs_f64();
+    if ended.is_err() {
+        for index in 0..count {
+            runtime.forget(site, &name(index));
+        }
+    }
+    ended.map(|_| rate)
+}
+
+/// So many that run, and what commands take then.
+pub fn density(wish: &Wish, site: &Site, results: &mut Results) {
+    let count = if wish.quick { 50 } else { 1000 };
+    for runtime in results.runtimes.clone() {
+        let mut pids = Vec::new();
+        if let Err(error) = fill(site, &runtime, count, &mut pids, results) {
+            results.fail("density", &runtime, &error);
+        }
+        for (index, pid) in pids {
+            let id = format!("dense-{}-{index}", runtime.name);
+            let ended = runtime.time(site, &["kill", &id, "KILL"]).and_then(|_| {
+                wait_for(pid);
+                runtime.time(site, &["delete", &id])
+            });
+            if ended.is_err() {
+                runtime.forget(site, &id);
+            }
+        }
+    }
+}
+
+fn fill(
+    site: &Site,
+    runtime: &Runtime,
+    count: usize,
+    pids: &mut Vec<(usize, i32)>,
+    results: &mut Results,
+) -> Result<(), String> {
+    let before_all = unreclaimable();
+    let mut total = 0.0;
+    let step = count / 10;
+    let mut of_step = 0.0;
+    for index in 0..count {
+        let id = format!("dense-{}-{index}", runtime.name);
+        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None, 0);
+        let before = Instant::now();
+        let (_, pid) = runtime.create(site, &bundle, &id)?;
+        pids.push((index, pid));
+        runtime.time(site, &["start", &id])?;
+        let took = milliseconds(before.elapsed());
+        total += took;
+        of_step += took;
+        if (index + 1).is_multiple_of(step) {
+            let measure = format!("start with {:04} running", index + 1);
+            results.add(&measure, runtime, of_step / step as f64);
+            of_step = 0.0;
+        }
+    }
+    results.add("start all s", runtime, total / 1000.0);
+    let kernel = (unreclaimable() - before_all) / count as f64;
+    results.add("kernel KiB", runtime, kernel);
+    let id = format!("dense-{}-{}", runtime.name, count / 2);
+    for _ in 0..10 {
+        let time = runtime.time(site, &["state", &id])?;
+        results.add("state, many", runtime, milliseconds(time));
+        let time = runtime.time(site, &["exec", &id, "/bin/true"])?;
+        results.add("exec, many", runtime, milliseconds(time));
+        if !runtime.is_floor() {
+            let mut command = runtime.command(site, &[], &["list"]);
+            let before = Instant::now();
+            let status = command.stdout(Stdio::null()).status();
+            let time = before.elapsed();
+            if status.is_ok_and(|status| status.success()) {
+                results.add("list, many", runtime, milliseconds(time));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's memory that it can't take back, in KiB.
+fn unreclaimable() -> f64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("SUnreclaim:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0.0)
+}
