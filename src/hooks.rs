@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::killpg;
+use nix::sys::signal::{SigSet, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
@@ -202,8 +202,15 @@ fn run_one(
     if let Some(directory) = directory {
         command.current_dir(directory);
     }
-    if let Some(guard) = guard.cloned() {
-        sys::process::before_exec(&mut command, move || guard());
+    // What husk or a waiting container holds back for itself, or the caller did, is none of the hook's:
+    // timeout(1) and shells wait for signals.
+    let blocked = SigSet::thread_get_mask().or_fail(|errno| fail().errno(errno))?;
+    let guard = guard.cloned();
+    if guard.is_some() || blocked != SigSet::empty() {
+        sys::process::before_exec(&mut command, move || {
+            SigSet::empty().thread_set_mask()?;
+            guard.as_ref().map_or(Ok(()), |guard| guard())
+        });
     }
     let child = command.spawn().or_fail(|errno| {
         let error = fail().errno(errno);

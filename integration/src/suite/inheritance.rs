@@ -4,9 +4,10 @@
 use std::fs;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Need, tests};
+use crate::bundle::PAYLOAD;
 use crate::lab::Lab;
 use crate::output::End;
 
@@ -27,6 +28,7 @@ tests! {
     runc_a_process_document_may_be_a_descriptor_of_the_callers,
     listen_fds_are_passed_on,
     a_preserved_descriptor_that_is_not_open_is_refused,
+    no_signal_is_held_back_from_hooks,
 }
 
 /// Sockets and anonymous inodes lead nowhere: a file or directory of the host would (CVE-2024-21626).
@@ -258,4 +260,30 @@ fn runc_a_process_document_may_be_a_descriptor_of_the_callers(lab: &Lab) {
         assert_eq!(numbers, Some(3), "{facts}");
     }
     container.end();
+}
+
+/// What the runtime holds back for itself, in the foreground and in a created container, isn't for hooks:
+/// a shell's `trap` and timeout(1) would never hear of it.
+fn no_signal_is_held_back_from_hooks(lab: &Lab) {
+    let dir = lab.path("shared");
+    fs::create_dir(&dir).unwrap();
+    let told = dir.join("told");
+    let outside = [lab.host_payload(), "hook", told.to_str().unwrap()];
+    let mut bundle = lab
+        .bundle()
+        .bind(&dir, "/tmp", &["bind"])
+        .hook("startContainer", &[PAYLOAD, "hook", "/tmp/told"])
+        .payload("exit 0");
+    for kind in ["createRuntime", "createContainer", "poststop"] {
+        bundle = bundle.hook(kind, &outside);
+    }
+    lab.run(&bundle).ok();
+    let told = fs::read_to_string(&told).unwrap();
+    assert_eq!(told.lines().count(), 4, "{told}");
+    for line in told.lines() {
+        let hook: Value = serde_json::from_str(line).unwrap();
+        let blocked = hook["facts"]["signals"]["blocked"].as_str().unwrap();
+        let blocked = u64::from_str_radix(blocked, 16).unwrap();
+        assert_eq!(blocked, 0, "{blocked:x}: {}", hook["stdin"]);
+    }
 }
