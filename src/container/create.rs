@@ -120,11 +120,15 @@ pub(super) struct Work {
 impl Work {
     /// Writes ahead what is going to be made.
     pub fn begin(request: &Request, plan: &Plan, ground: &Ground, notify: bool) -> Result<Work> {
-        let home = Home::make(request.root, request.id)?;
         let mut record = plan.record(request, ground.place());
         record.notify = notify;
         record.root_mount = plan.rootfs.left_behind()?;
-        trace::step("write record", || home.write(&record))?;
+        let home = Home::make(request.root, request.id)?;
+        if let Err(error) = trace::step("write record", || home.write(&record)) {
+            // Without a record it would be nobody's, and the id taken.
+            let _ = home.remove();
+            return Err(error);
+        }
         Ok(Work {
             container: Container {
                 home,

@@ -41,6 +41,7 @@ tests! {
     inheritable_beyond_the_bounding_set_is_a_warning.needs(HUSK),
     create_container_hooks_have_the_callers_umask.needs(HUSK),
     signals_that_the_caller_ignores_have_their_default_inside.needs(HUSK),
+    a_create_that_can_write_no_record_leaves_the_id_free.needs(HUSK),
 }
 
 fn running(lab: &Lab) -> Container<'_> {
@@ -495,4 +496,23 @@ fn signals_that_the_caller_ignores_have_their_default_inside(lab: &Lab) {
         assert_eq!(set("blocked"), 0);
     }
     container.end();
+}
+
+fn a_create_that_can_write_no_record_leaves_the_id_free(lab: &Lab) {
+    let root = lab.path("full");
+    fs::create_dir(&root).unwrap();
+    // Room for a container's directory, and for no file in it.
+    let (none, options) = (None::<&str>, Some("nr_inodes=2"));
+    mount(none, &root, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+    let bundle = lab.bundle().payload("exit 0");
+    let refused = lab
+        .run_with(&bundle, &[])
+        .global(&["--root", root.to_str().unwrap()])
+        .run()
+        .code(1);
+    let left = fs::read_dir(&root).unwrap().count();
+    umount2(&root, MntFlags::MNT_DETACH).unwrap();
+    let words = "no space left on device";
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    assert_eq!(left, 0);
 }
