@@ -216,7 +216,7 @@ impl Plan {
     /// number, for [`unmount`]. Known once the sources are open.
     pub fn left_behind(&self) -> Result<Option<u64>> {
         match (&self.tree, self.namespace) {
-            (Some(tree), Namespace::Inherited) => mount::mount_id(tree.as_fd(), c"")
+            (Some(tree), Namespace::Inherited) => mount::lasting_mount_id(tree.as_fd())
                 .map(Some)
                 .step("number", "the mount of the root filesystem"),
             _ => Ok(None),
@@ -429,7 +429,7 @@ pub fn unmount(path: &Path, number: u64) -> Result<()> {
     let Ok(root) = open(path, flags, Mode::empty()) else {
         return Ok(());
     };
-    if mount::mount_id(root.as_fd(), c"").step("number", "a mount")? != number {
+    if mount::lasting_mount_id(root.as_fd()).step("number", "a mount")? != number {
         return Ok(());
     }
     let link = format!("/proc/self/fd/{}", root.as_raw_fd());

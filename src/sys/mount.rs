@@ -130,8 +130,20 @@ pub fn flags(file: BorrowedFd) -> Result<u64> {
     Ok(found.f_flags as u64)
 }
 
-/// The number of the mount that `path`, relative to `dir`, is on (statx(2), Linux 5.8).
+/// The number of the mount that `path`, relative to `dir`, is on, as in /proc/PID/mountinfo (statx(2),
+/// Linux 5.8). The next mount may get it when this one is gone.
 pub fn mount_id(dir: BorrowedFd, path: &CStr) -> Result<u64> {
+    statx_mount(dir, path, libc::STATX_MNT_ID)
+}
+
+/// A number that no other mount ever gets (Linux 6.8); before that [`mount_id`].
+pub fn lasting_mount_id(mount: BorrowedFd) -> Result<u64> {
+    /// The libraries don't all know it.
+    const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+    statx_mount(mount, c"", libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE)
+}
+
+fn statx_mount(dir: BorrowedFd, path: &CStr, wanted: libc::c_uint) -> Result<u64> {
     // SAFETY: statx is plain old data, for which zeroes are valid.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: a valid C string, and a structure that the kernel fills in.
@@ -141,7 +153,7 @@ pub fn mount_id(dir: BorrowedFd, path: &CStr) -> Result<u64> {
             dir.as_raw_fd(),
             path.as_ptr(),
             libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-            libc::STATX_MNT_ID,
+            wanted,
             &raw mut found,
         )
     };

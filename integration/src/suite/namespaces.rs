@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
@@ -118,6 +119,19 @@ fn an_inherited_mount_namespace_has_the_root_until_it_is_deleted(lab: &Lab) {
     assert!(!std::fs::read_to_string("/proc/version").unwrap().is_empty());
     container.end();
     assert_eq!(mounts(), before);
+    // The kernel gives the number of a mount that is gone to the next one.
+    if has_lasting_mount_numbers() {
+        let none = None::<&str>;
+        let container = lab.start(&bundle);
+        container.kill("KILL");
+        container.wait();
+        umount2(&root, MntFlags::MNT_DETACH).unwrap();
+        mount(Some(&root), &root, none, MsFlags::MS_BIND, none).unwrap();
+        let anothers = mounts();
+        container.delete();
+        assert_eq!(mounts(), anothers);
+        umount2(&root, MntFlags::MNT_DETACH).unwrap();
+    }
     // One that fails when the root is mounted already.
     let broken = bundle.mount(json!({
         "destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["size=nonsense"],
@@ -125,6 +139,14 @@ fn an_inherited_mount_namespace_has_the_root_until_it_is_deleted(lab: &Lab) {
     let refused = lab.run(&broken);
     assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
     assert_eq!(mounts(), before);
+}
+
+/// Linux 6.8.
+fn has_lasting_mount_numbers() -> bool {
+    let name = nix::sys::utsname::uname().unwrap();
+    let mut numbers = name.release().to_str().unwrap().split(['.', '-']);
+    let mut next = || numbers.next().and_then(|text| text.parse::<u32>().ok());
+    next().zip(next()) >= Some((6, 8))
 }
 
 fn the_first_process_of_a_new_pid_namespace_is_1(lab: &Lab) {
