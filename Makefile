@@ -16,9 +16,9 @@ CONFORMANCE := build-suites compare count debian images native places prepare re
 BUNDLES := hello busybox limits overlay debian
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
-	$(addprefix integration/conformance/,$(CONFORMANCE))
+	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure
 
-.PHONY: bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: errors bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -59,6 +59,10 @@ bench-check: built ## husk's system calls and times against bench/baseline.json 
 
 bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 	@bench/run --baseline bench/baseline.json husk=$(HUSK)
+
+errors: built ## docs/errors.md again: how husk, runc and crun explain broken bundles (root)
+	@integration/diagnosis/measure $(HUSK) >docs/errors.md.new
+	@mv docs/errors.md.new docs/errors.md
 
 check: ## formatting, clippy and the lock file
 	@. .ci/toolchain; \

@@ -15,6 +15,7 @@ mod validate;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -124,6 +125,17 @@ impl Finding {
     }
 }
 
+/// One line: where, what, and what to do.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}): {}", self.pointer, self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, ": {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What stopped a step, told by the entry that asked for it.
 impl From<Error> for Finding {
     fn from(error: Error) -> Finding {
@@ -172,6 +184,14 @@ impl Bundle {
     /// Reads and checks `dir/config.json`.
     pub fn load(dir: &Path) -> Result<Bundle> {
         Bundle::parse(dir, read_config(dir)?)
+    }
+
+    /// Properties that nobody knows, which are ignored (config.md, "Extensibility"): a misspelt one asks
+    /// for nothing. Looked for apart, since it takes as long as reading the document.
+    pub fn unknown_properties(&self) -> Vec<Finding> {
+        let mut findings = Findings::default();
+        parse::unknown(&self.raw, &mut findings);
+        findings.0
     }
 
     /// The bundle in `dir`, whose config.json consists of these bytes.

@@ -12,6 +12,7 @@ use crate::sys::fd;
 use crate::sys::process::reset_signal_action;
 
 mod global;
+mod second_look;
 pub use global::{Driver, Global, Rootless};
 
 pub mod check;

@@ -228,7 +228,10 @@ fn run_one(
         ended => {
             let reason = match (ended, hook.timeout) {
                 (Some(status), _) => describe(status),
-                (None, seconds) => format!("killed after {} s", seconds.unwrap_or(0)),
+                (None, seconds) => format!(
+                    "it ran past its timeout: killed after {} s",
+                    seconds.unwrap_or(0)
+                ),
             };
             Err(match last_words(output) {
                 Some(words) => fail().because(format!("{reason}: {words}")),

@@ -2,15 +2,15 @@
 //!
 //! Engines read the file. containerd decodes it as a stream of JSON objects and keeps
 //! the last one whose level is `error`; podman wants the whole file to be one object.
-//! So nothing but errors is written there unless `--log-level` or `--debug` asks for more. Without a
-//! file warnings are shown, too.
+//! So a command that fails writes nothing but its error there, unless `--log-level` or `--debug` asks for
+//! more; one that succeeds writes its warnings at its end. Without a file warnings are shown at once.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -101,12 +101,33 @@ pub fn debug(message: fmt::Arguments<'_>) {
     write(Level::Debug, message);
 }
 
+/// Warnings below the level of the file, until it is known how the command ends.
+static HELD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// To be called when a command has succeeded: its warnings go to the file after all. One that fails leaves
+/// its error there and nothing else, for readers that want a single object.
+pub fn succeeded() {
+    if let Some(log) = LOG.get()
+        && let Some((path, file)) = &log.file
+        && let Ok(held) = HELD.lock()
+        && !held.is_empty()
+    {
+        append(path, file, &held.concat());
+    }
+}
+
 fn write(level: Level, message: fmt::Arguments<'_>) {
-    if !enabled(level) {
+    let Some(log) = LOG.get() else { return };
+    if !enabled(level) && level != Level::Warning {
         return;
     }
-    let Some(log) = LOG.get() else { return };
     let entry = entry(log.format, level, &message.to_string(), SystemTime::now());
+    if !enabled(level) {
+        if let Ok(mut held) = HELD.lock() {
+            held.push(entry);
+        }
+        return;
+    }
     match &log.file {
         Some((path, file)) => append(path, file, &entry),
         None => to_stderr(&entry),

@@ -48,10 +48,16 @@ fn main() -> ExitCode {
             (trace::step(command.name, run), command.failure)
         }
     };
-    ExitCode::from(result.unwrap_or_else(|error| {
-        log::error(&error);
-        failure
-    }))
+    ExitCode::from(match result {
+        Ok(status) => {
+            log::succeeded();
+            status
+        }
+        Err(error) => {
+            log::error(&error);
+            failure
+        }
+    })
 }
 
 fn place_and_message(panic: &std::panic::PanicHookInfo<'_>) -> String {

@@ -64,6 +64,11 @@ impl Signal {
     }
 }
 
+/// Without `SIG`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
 /// A number, or a name in any case with or without `SIG`: `9`, `kill`, `SIGKILL`,
 /// `RTMIN+3`, `SIGRTMAX-1`.
 impl FromStr for Signal {

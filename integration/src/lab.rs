@@ -120,6 +120,11 @@ impl Lab {
         need::is_husk(&self.runtime)
     }
 
+    /// What its ids begin with.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
     fn number(&self) -> u32 {
         self.next.replace(self.next.get() + 1)
     }
@@ -256,7 +261,8 @@ impl Lab {
         Err(format!("left behind: {}", left.join(", ")))
     }
 
-    fn left(&self) -> Vec<String> {
+    /// What is still there of it.
+    pub fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             left.push(entry.path().display().to_string());

@@ -14,6 +14,7 @@ mod checkpoint;
 mod churn;
 mod contract;
 mod devices;
+mod diagnosis;
 mod engine_contract;
 mod engines;
 mod events;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<Test> {
         mount_options::TESTS,
         mount_targets::TESTS,
         devices::TESTS,
+        diagnosis::TESTS,
         idmap::TESTS,
         locked_mounts::TESTS,
         advertised_options::TESTS,

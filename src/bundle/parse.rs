@@ -59,6 +59,13 @@ pub fn check(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
     }
 }
 
+/// The properties of a sound config.json that nobody knows.
+pub fn unknown(raw: &[u8], findings: &mut Findings) {
+    if let Some(mut value) = syntax::read(raw, findings) {
+        schema::walk(&schema::config(), &mut value, Report::Unknown, findings);
+    }
+}
+
 fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Spec, Extra)> {
     let mut value = syntax::read(raw, findings)?;
     let kind: Kind = schema::config();

@@ -67,6 +67,8 @@ pub enum Report {
     Values,
     /// Unknown and missing properties, too, that a runtime ignores.
     Everything,
+    /// Unknown properties alone, of a document that has been walked before.
+    Unknown,
 }
 
 /// Reports what doesn't fit, and removes nulls (as good as absent in Go's and the crate's optional
@@ -180,7 +182,7 @@ impl Walk<'_> {
                 self.below(field.name, |walk| walk.missing(field, fields, map));
             }
         }
-        if self.report == Report::Everything {
+        if self.report != Report::Values {
             let known = || fields.iter().map(|f| f.name);
             for key in map.keys().filter(|key| known().all(|k| k != *key)) {
                 let hint = did_you_mean(key, known());
@@ -209,6 +211,9 @@ impl Walk<'_> {
     }
 
     fn capabilities(&mut self, items: &mut Vec<Value>) {
+        if self.report == Report::Unknown {
+            return;
+        }
         let mut index = 0;
         items.retain(|item| {
             let place = index.to_string();

@@ -1,10 +1,13 @@
 //! Writing a plan's limits, and saying what the kernel has against one.
 
+use std::path::Path;
+
 use nix::errno::Errno;
 
 use super::plan::{Absent, Plan, Write};
 use super::tree::Cgroup;
 use super::{controllers, file};
+use crate::bundle::did_you_mean;
 use crate::error::{Error, Result};
 
 impl Cgroup {
@@ -115,9 +118,19 @@ impl Cgroup {
             }
             "memory" if write.file.starts_with("memory.swap") => error
                 .hint("it has no swap accounting (swapaccount=1 on its command line, CONFIG_SWAP)"),
-            _ => error,
+            _ => {
+                let there = files_of(&self.path());
+                error.maybe_hint(did_you_mean(&write.file, there.iter().map(String::as_str)))
+            }
         }
     }
+}
+
+/// The names of what can be set there.
+fn files_of(cgroup: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.collect()
 }
 
 /// Why the kernel refuses a value, where it's known, and a remedy.

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::second_look::explain;
 use super::{Driver, Global};
 use crate::container::create::{Cgroups, Request, create};
 use crate::process::program::Passed;
@@ -76,6 +77,6 @@ impl Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let passed = super::enter_container(args.preserve_fds, None)?;
-    create(&args.request(global, passed, false))?;
+    create(&args.request(global, passed, false)).map_err(|error| explain(error, &args.bundle))?;
     Ok(0)
 }

@@ -1,4 +1,5 @@
 use super::Global;
+use crate::bundle::did_you_mean;
 use crate::container;
 use crate::signal::Signal;
 
@@ -11,8 +12,22 @@ pub struct Args {
     /// Name of the container
     pub id: String,
     /// A name with or without SIG (TERM, sigkill, RTMIN+3) or a number
-    #[arg(default_value = "SIGTERM")]
+    #[arg(default_value = "SIGTERM", value_parser = parse_signal)]
     pub signal: Signal,
+}
+
+/// With the name that may be meant.
+fn parse_signal(text: &str) -> Result<Signal, String> {
+    text.parse().map_err(|why| {
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        // Of three letters every signal is near to some other.
+        let known = crate::signal::names().filter(|_| name.len() > 3);
+        match did_you_mean(name, known) {
+            Some(hint) => format!("{why}: {hint}"),
+            None => why,
+        }
+    })
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {

@@ -1,3 +1,4 @@
+use super::second_look::explain;
 use super::{Global, create};
 use crate::container::create::{Created, create};
 use crate::container::{Container, Started};
@@ -25,7 +26,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let passed = super::enter_container(args.create.preserve_fds, None)?;
     let request = args.create.request(global, passed, !args.detach);
     if args.detach {
-        let created = create(&request)?;
+        let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
         if let (_, Some(started)) = start(&args, global, created)? {
             started.wait()?;
         }
@@ -38,7 +39,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             crate::error::Error::new("become reaper of the container").errno(errno)
         })?;
     }
-    let mut created = create(&request)?;
+    let mut created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
     let terminal = created.terminal.take();
     let (created, started) = start(&args, global, created)?;
     let ended = foreground::attend(

@@ -78,11 +78,8 @@ pub(super) fn load(request: &Request) -> Result<Bundle> {
         return Err(record::taken(request.id));
     }
     let bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
-    for warning in &bundle.warnings {
-        log::warning(format_args!(
-            "config.json ({}): {}",
-            warning.pointer, warning.message
-        ));
+    for warning in bundle.warnings.iter().chain(&bundle.unknown_properties()) {
+        log::warning(format_args!("config.json {warning}"));
     }
     check_terminal(&bundle.spec, request)?;
     Ok(bundle)

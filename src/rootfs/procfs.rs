@@ -66,7 +66,7 @@ impl Procfs {
                 .errno(errno);
             match errno {
                 Errno::ENOENT => {
-                    error.hint("this kernel has no such sysctl in the container's namespaces")
+                    error.because("this kernel has no such sysctl in the container's namespaces")
                 }
                 Errno::EINVAL => error.hint("the kernel doesn't take that value for it"),
                 _ => error,

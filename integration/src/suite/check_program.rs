@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::check::{Case, HUSK, all_found, check, good};
 use super::tests;
 use crate::bundle::{Bundle, set_mode};
+use crate::diagnosis::elf;
 use crate::lab::Lab;
 
 tests! {
@@ -15,25 +16,6 @@ tests! {
     the_program_is_found_behind_links_layers_and_volumes.needs(HUSK),
     hooks_are_looked_at.needs(HUSK),
     start_tells_what_execve_stumbles_over.needs(HUSK),
-}
-
-/// A program for another machine, as far as execve(2) reads it.
-fn elf(machine: u16, loader: Option<&str>) -> Vec<u8> {
-    let mut file = vec![0; 120];
-    file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    file[16] = 2;
-    file[18..20].copy_from_slice(&machine.to_le_bytes());
-    file[32] = 64;
-    file[54] = 56;
-    file[56] = 1;
-    if let Some(loader) = loader {
-        file[64] = 3;
-        file[72] = 120;
-        file[96] = u8::try_from(loader.len() + 1).unwrap();
-        file.extend_from_slice(loader.as_bytes());
-        file.push(0);
-    }
-    file
 }
 
 fn with_program(bundle: Bundle, bytes: &[u8]) -> Bundle {

@@ -1,0 +1,33 @@
+//! What `husk check` would say to what has failed: near names, broken interpreters, absent modules. It is
+//! looked for only once there is an error, so that a container that comes to be doesn't pay for it.
+
+use std::path::Path;
+
+use crate::bundle::Bundle;
+use crate::error::Error;
+use crate::preflight;
+
+/// The error with a hint from a look at the same place of config.json, if there is a better one.
+pub fn explain(error: Error, bundle: &Path) -> Error {
+    let Some(pointer) = error.pointer().map(str::to_owned) else {
+        return error;
+    };
+    // What is wrong with the document itself has been said.
+    let Ok(bundle) = Bundle::load(bundle) else {
+        return error;
+    };
+    let is_there = |place: &str| {
+        let rest = place.strip_prefix(pointer.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let found = preflight::look(&bundle)
+        .into_iter()
+        .filter(|finding| is_there(&finding.pointer))
+        .find_map(|finding| finding.hint);
+    match found {
+        Some(hint) if error.remedy().is_none() || pointer.starts_with("/hooks/") => {
+            error.hint(hint)
+        }
+        _ => error,
+    }
+}
