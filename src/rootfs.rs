@@ -136,6 +136,7 @@ impl Plan {
         });
         let label = label.transpose()?;
         let around = Surroundings {
+            confined,
             label: label.as_ref(),
             bundle: setting.bundle,
             root: &path,
@@ -281,7 +282,7 @@ impl Plan {
             self.tree = Some(root);
         }
         for mount in &mut self.mounts {
-            mount.open_source(donors, self.confined)?;
+            mount.open_source(donors)?;
         }
         if self.confined {
             for node in &mut self.nodes {
@@ -294,6 +295,7 @@ impl Plan {
     /// One more bind mount, the last one: of what came to be only after [`Plan::open_sources`].
     pub fn bind(&mut self, entry: &oci::Mount) -> Result<()> {
         let around = Surroundings {
+            confined: self.confined,
             label: self.label.as_ref(),
             bundle: Path::new("/"),
             root: &self.path,
@@ -304,7 +306,7 @@ impl Plan {
         };
         let mut mount = Mount::plan(self.mounts.len(), entry, around)?;
         if !self.sources_by_init {
-            mount.open_source(&mut Donors::default(), self.confined)?;
+            mount.open_source(&mut Donors::default())?;
         }
         self.mounts.push(mount);
         Ok(())

@@ -158,8 +158,9 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
             let source = bundle.dir.join(source);
             match bind(&source, &pointer, mount, view, findings) {
                 Some((content, true)) => {
-                    let clears = options.attributes.clear & nix::libc::MOUNT_ATTR_NOEXEC != 0;
-                    if !clears {
+                    let user = has_namespace(bundle, LinuxNamespaceType::User);
+                    let change = options.of_bind(user);
+                    if change.clear & nix::libc::MOUNT_ATTR_NOEXEC == 0 {
                         noexec.get_or_insert_with(|| pointer.clone());
                     }
                     content

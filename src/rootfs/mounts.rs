@@ -55,6 +55,8 @@ pub struct Mount {
     kind: Kind,
     root_label: Option<Label>,
     idmap: Option<Idmap>,
+    /// Flags of sources are locked as in [`Surroundings::confined`].
+    confined: bool,
     /// What does where the kernel doesn't let a user namespace have the filesystem itself.
     instead: Option<Instead>,
     /// The detached mount, once its source has been opened.
@@ -94,6 +96,8 @@ pub struct Surroundings<'a> {
     pub cgroups: Option<&'a Path>,
     /// Where the container's own cgroup will be.
     pub own_cgroup: Option<&'a Path>,
+    /// Whether there is a user namespace, in which flags that a source has outside are locked.
+    pub confined: bool,
     /// Propagation of bind mounts that don't ask for one.
     pub propagation: u64,
 }
@@ -217,6 +221,7 @@ impl Mount {
             options,
             kind,
             idmap,
+            confined: around.confined,
             tree: None,
             donor: None,
         })

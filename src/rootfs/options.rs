@@ -10,6 +10,8 @@ use crate::sys::mount::Attributes;
 pub struct Options {
     /// The mount itself.
     pub attributes: Attributes,
+    /// Whether `relatime` is asked for, which is no bit of its own in [`Options::attributes`].
+    relatime: bool,
     /// The mount and all below it.
     pub recursive: Attributes,
     /// `MS_SHARED` and its like; true for the mount and all below it. Applied in order.
@@ -43,6 +45,14 @@ enum Word {
 }
 
 const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+/// What a bind mount has of flags, without those of access times.
+const FLAGS: u64 = LOCKABLE | libc::MOUNT_ATTR_NOSYMFOLLOW;
+/// Of these what the kernel locks in a user namespace, mount_namespaces(7).
+const LOCKABLE: u64 = libc::MOUNT_ATTR_RDONLY
+    | libc::MOUNT_ATTR_NOSUID
+    | libc::MOUNT_ATTR_NODEV
+    | libc::MOUNT_ATTR_NOEXEC;
+const TIMES: u64 = ATIME | libc::MOUNT_ATTR_NODIRATIME;
 
 /// Every word with a meaning of its own, runtime-spec's config.md, "Linux mount options".
 const WORDS: &[(&str, Word)] = &[
@@ -157,6 +167,9 @@ impl Options {
             match word(name) {
                 Some(word @ (Word::Set(..) | Word::Clear(_))) => {
                     apply(&mut options.attributes, word);
+                    if matches!(word, Word::Set(_, ATIME)) {
+                        options.relatime = name == "relatime";
+                    }
                 }
                 Some(Word::Propagation(kind, recursive)) => {
                     options.propagation.push((*kind, *recursive));
@@ -184,6 +197,29 @@ impl Options {
             }
         }
         options
+    }
+
+    /// What becomes of the flags that a bind mount's source has, in the manner of `mount --bind`: without
+    /// a word for any flag all stay, with one the mount has those that are named and no other. Access
+    /// times are one setting: it is replaced by `noatime`, `nodiratime`, `relatime` or `strictatime`,
+    /// while words that only negate one of these, as `atime` does, leave it as it is.
+    ///
+    /// With `keep_locked` the flags that the kernel locks in a user namespace are cleared by name alone.
+    pub fn of_bind(&self, keep_locked: bool) -> Attributes {
+        let mut change = self.attributes;
+        if change.is_empty() {
+            return change;
+        }
+        change.clear |= match keep_locked {
+            true => FLAGS & !LOCKABLE,
+            false => FLAGS,
+        };
+        if self.relatime || change.set & TIMES != 0 {
+            change.clear |= TIMES;
+        } else {
+            change.clear &= !TIMES;
+        }
+        change
     }
 
     /// The word that is neither an option nor `key=value`, of a bind mount: it means nothing there.
@@ -257,6 +293,48 @@ mod tests {
         let options = parse("relatime");
         assert_eq!(options.attributes.set, 0);
         assert_eq!(options.attributes.clear, ATIME);
+    }
+
+    #[test]
+    fn one_flag_of_a_bind_mount_tells_all() {
+        assert!(parse("bind,rprivate,rro").of_bind(false).is_empty());
+        let change = parse("bind,nosuid").of_bind(false);
+        assert_eq!(change.set, libc::MOUNT_ATTR_NOSUID);
+        assert_eq!(change.clear, FLAGS);
+        let change = parse("bind,dev").of_bind(false);
+        assert_eq!((change.set, change.clear), (0, FLAGS));
+    }
+
+    #[test]
+    fn locked_flags_of_a_bind_mount_are_cleared_by_name_alone() {
+        let change = parse("bind,ro,exec").of_bind(true);
+        assert_eq!(change.set, libc::MOUNT_ATTR_RDONLY);
+        let clear = libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSYMFOLLOW;
+        assert_eq!(change.clear, clear);
+    }
+
+    #[test]
+    fn access_times_of_a_bind_mount_are_one_setting() {
+        for kept in [
+            "atime",
+            "diratime",
+            "norelatime",
+            "nostrictatime",
+            "relatime,atime",
+        ] {
+            let change = parse(kept).of_bind(false);
+            assert_eq!((change.set & TIMES, change.clear & TIMES), (0, 0), "{kept}");
+        }
+        for replaced in [
+            "noatime",
+            "nodiratime",
+            "relatime",
+            "strictatime",
+            "nodiratime,norelatime",
+        ] {
+            let change = parse(replaced).of_bind(true);
+            assert_eq!(change.clear & TIMES, TIMES, "{replaced}");
+        }
     }
 
     #[test]

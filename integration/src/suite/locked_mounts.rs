@@ -15,8 +15,14 @@ use crate::need::Need;
 
 tests! {
     a_bind_without_options_keeps_all_flags,
-    other_options_do_not_clear_flags.needs(&[Need::Husk]),
+    one_flag_clears_all_that_are_not_named.needs(&[Need::Husk]),
     filesystem_data_of_a_bind_is_ignored.needs(&[Need::Husk]),
+    no_flag_is_cleared_by_other_options.needs(&[Need::Husk]),
+    access_times_change_only_to_a_mode_that_is_named.needs(&[Need::Husk]),
+    recursive_flags_outlast_flags_of_the_mount_alone.needs(&[Need::Husk]),
+    a_user_namespace_keeps_locked_flags_that_are_not_named.needs(&[Need::Husk]),
+    a_user_namespace_lets_access_times_be_negated_without_effect.needs(&[Need::Husk]),
+    a_user_namespace_keeps_flags_of_a_source_inside.needs(&[Need::Husk]),
     a_user_namespace_keeps_all_flags.needs(&[Need::Husk]),
     a_user_namespace_lets_no_locked_flag_be_cleared.needs(&[Need::Husk]),
     a_user_namespace_lets_no_access_time_be_changed.needs(&[Need::Husk]),
@@ -100,20 +106,141 @@ fn a_bind_without_options_keeps_all_flags(lab: &Lab) {
     );
 }
 
-fn other_options_do_not_clear_flags(lab: &Lab) {
+/// As `mount --bind` and runc have it, but for access times.
+fn one_flag_clears_all_that_are_not_named(lab: &Lab) {
     let source = Source::restricted(lab);
-    let bundle = lab
-        .bundle()
-        .bind(&source.0, "/tmp", &["bind", "dev", "rprivate"]);
-    let kept = [
-        "ro",
-        "nosuid",
-        "noexec",
-        "noatime",
-        "nodiratime",
-        "nosymfollow",
+    for (word, there, gone) in [
+        ("dev", "rw", "ro"),
+        ("nosuid", "nosuid", "ro"),
+        ("ro", "ro", "nosuid"),
+        ("atime", "rw", "ro"),
+    ] {
+        let bundle = lab
+            .bundle()
+            .bind(&source.0, "/tmp", &["bind", word, "rprivate"]);
+        let there = [there, "noatime", "nodiratime"];
+        assert_flags(
+            lab,
+            bundle,
+            &there,
+            &[gone, "nodev", "noexec", "nosymfollow"],
+        );
+    }
+}
+
+fn no_flag_is_cleared_by_other_options(lab: &Lab) {
+    let source = Source::restricted(lab);
+    for word in ["rprivate", "defaults", "rnosuid", "silent"] {
+        let bundle = lab.bundle().bind(&source.0, "/tmp", &["rbind", word]);
+        assert_flags(lab, bundle, &ALL, &[]);
+    }
+}
+
+type Words = &'static [&'static str];
+
+/// The source's flag, the options of the bind mount, what is there then, and what isn't.
+fn access_times_change_only_to_a_mode_that_is_named(lab: &Lab) {
+    let no_atime = MsFlags::MS_NOATIME;
+    let no_diratime = MsFlags::MS_NODIRATIME;
+    let cases: [(MsFlags, Words, Words, Words); 8] = [
+        (no_atime, &["norelatime"], &["noatime"], &["relatime"]),
+        (no_atime, &["atime"], &["noatime"], &["relatime"]),
+        (no_atime, &["relatime"], &["relatime"], &["noatime"]),
+        (
+            no_atime,
+            &["nodiratime"],
+            &["nodiratime", "relatime"],
+            &["noatime"],
+        ),
+        (
+            no_atime,
+            &["nodiratime", "strictatime"],
+            &["nodiratime"],
+            &["noatime", "relatime"],
+        ),
+        (
+            no_atime,
+            &["nodiratime", "norelatime"],
+            &["nodiratime", "relatime"],
+            &["noatime"],
+        ),
+        (
+            no_diratime,
+            &["strictatime"],
+            &[],
+            &["noatime", "relatime", "nodiratime"],
+        ),
+        (no_diratime, &["diratime"], &["nodiratime"], &[]),
     ];
-    assert_flags(lab, bundle, &kept, &["nodev"]);
+    for (flag, words, there, gone) in cases {
+        let source = Source::new(lab, flag);
+        let words: Vec<&str> = ["bind"].iter().chain(words).copied().collect();
+        let bundle = lab.bundle().bind(&source.0, "/tmp", &words);
+        assert_flags(lab, bundle, there, gone);
+    }
+}
+
+/// A flag that only the top is asked for doesn't make the top of a read-only tree writable.
+fn recursive_flags_outlast_flags_of_the_mount_alone(lab: &Lab) {
+    let source = Source::new(lab, MsFlags::empty());
+    for words in [["rbind", "rro", "nosuid"], ["rbind", "nosuid", "rro"]] {
+        let bundle = lab.bundle().bind(&source.0, "/tmp", &words);
+        assert_flags(lab, bundle, &["ro", "nosuid"], &[]);
+    }
+}
+
+fn a_user_namespace_keeps_locked_flags_that_are_not_named(lab: &Lab) {
+    let source = Source::new(
+        lab,
+        MsFlags::MS_RDONLY
+            | MsFlags::MS_NOSUID
+            | MsFlags::MS_NOEXEC
+            | MsFlags::MS_NOATIME
+            | MsFlags::from_bits_retain(256),
+    );
+    let bundle = lab.bundle().bind(&source.0, "/tmp", &["bind", "dev"]);
+    let there = ["ro", "nosuid", "noexec", "noatime"];
+    assert_flags(
+        lab,
+        in_user_namespace(bundle),
+        &there,
+        &["nodev", "nosymfollow"],
+    );
+}
+
+fn a_user_namespace_lets_access_times_be_negated_without_effect(lab: &Lab) {
+    let both = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME;
+    let source = Source::new(lab, both);
+    for word in ["atime", "diratime", "norelatime", "nostrictatime"] {
+        let bundle = lab.bundle().bind(&source.0, "/tmp", &["bind", word]);
+        assert_flags(
+            lab,
+            in_user_namespace(bundle),
+            &["noatime", "nodiratime"],
+            &[],
+        );
+    }
+}
+
+/// What an entry before has mounted is no way around the lock.
+fn a_user_namespace_keeps_flags_of_a_source_inside(lab: &Lab) {
+    let source = Source::restricted(lab);
+    let bundle = lab.bundle().dir("tmp").dir("mnt");
+    let inside = bundle.rootfs().join("mnt");
+    let bundle =
+        bundle
+            .bind(&source.0, "/mnt", &["bind"])
+            .bind(&inside, "/tmp", &["rbind", "nosuid"]);
+    let there = ["ro", "nosuid", "nodev", "noexec", "noatime"];
+    assert_flags(lab, in_user_namespace(bundle), &there, &["nosymfollow"]);
+    let bundle = lab.bundle().dir("tmp").dir("mnt");
+    let inside = bundle.rootfs().join("mnt");
+    let bundle = bundle
+        .bind(&source.0, "/mnt", &["bind"])
+        .bind(&inside, "/tmp", &["rbind", "rw"]);
+    lab.run(&in_user_namespace(bundle.payload("exit 0")))
+        .refused()
+        .says("operation not permitted");
 }
 
 fn filesystem_data_of_a_bind_is_ignored(lab: &Lab) {

@@ -134,7 +134,7 @@ fn clearing_flags_clear_what_the_source_had(lab: &Lab) {
             .bind(
                 &source,
                 "/tmp/cleared",
-                &["bind", "suid", "dev", "exec", "atime"],
+                &["bind", "suid", "dev", "exec", "relatime"],
             ),
     );
     let plain = mount_at(&facts, "/tmp/plain");

@@ -28,7 +28,7 @@ impl Mount {
     /// Opens the source of a bind mount. Runs where the host's files can be reached: in the runtime's
     /// mount namespace and with its privileges. So is a filesystem made that is to be id-mapped, which
     /// takes privileges over it.
-    pub fn open_source(&mut self, donors: &mut Donors, user_namespace: bool) -> Result<()> {
+    pub fn open_source(&mut self, donors: &mut Donors) -> Result<()> {
         let tree = match &self.kind {
             Kind::Bind { inside: true, .. } => {
                 return self.keep_mapping(donors);
@@ -46,7 +46,7 @@ impl Mount {
                 .or_fail(|errno| self.not_mapped(&tree, errno))?;
         }
         if matches!(self.kind, Kind::Bind { .. }) {
-            self.set_source_flags(&tree, user_namespace)?;
+            self.set_source_flags(&tree)?;
         }
         self.tree = Some(tree);
         Ok(())
@@ -76,7 +76,7 @@ impl Mount {
             mount::map_ids(tree.as_fd(), idmap.recursive, donor.as_fd())
                 .or_fail(|errno| self.not_mapped(&tree, errno))?;
         }
-        self.set_flags(&tree)?;
+        self.set_source_flags(&tree)?;
         Ok(tree)
     }
 
@@ -125,18 +125,27 @@ impl Mount {
         }
     }
 
-    /// In a user namespace, flags of the source are locked as the kernel would
-    /// lock them, had the mount been made there: they stay unless they are cleared by name, and that is
-    /// refused.
-    fn set_source_flags(&self, tree: &OwnedFd, user_namespace: bool) -> Result<()> {
+    /// As [`Options::of_bind`] has it. In a user namespace, flags of the source are locked as the kernel
+    /// would lock them, had the mount been made there: they stay unless they are cleared by name, and
+    /// that is refused.
+    ///
+    /// [`Options::of_bind`]: crate::rootfs::options::Options::of_bind
+    fn set_source_flags(&self, tree: &OwnedFd) -> Result<()> {
+        let own = match self.options.bind {
+            Some(_) => self.options.of_bind(self.confined),
+            None => self.options.attributes,
+        };
         let flags = || mount::flags(tree.as_fd()).or_fail(|errno| self.error("mount").errno(errno));
-        if !user_namespace
-            || self.options.attributes.is_empty() && self.options.recursive.is_empty()
-        {
-            return self.set_flags(tree);
+        if own.is_empty() && self.options.recursive.is_empty() {
+            return Ok(());
         }
         let before = flags()?;
-        self.set_flags(tree)?;
+        self.set_attributes(tree, false, own)?;
+        // Last: what is asked for the whole tree holds for its top, too.
+        self.set_attributes(tree, true, self.options.recursive)?;
+        if !self.confined {
+            return Ok(());
+        }
         let after = flags()?;
         let locked = |flag: &str, asked: &str| {
             self.error("mount")
@@ -158,23 +167,25 @@ impl Mount {
         Ok(())
     }
 
+    /// Flags that are named, those of all below first.
     pub(super) fn set_flags(&self, tree: &OwnedFd) -> Result<()> {
-        let apply = |recursive, change: Attributes| {
-            match change.is_empty() {
-            true => Ok(()),
-            false => mount::set_attributes(tree.as_fd(), recursive, change).or_fail(|errno| {
-                let error = self.error("set mount flags").errno(errno);
-                match errno {
-                    Errno::EPERM => error.hint(
-                        "flags that the source has outside are locked in a user namespace: leave away what would change them",
-                    ),
-                    _ => error,
-                }
-            }),
+        self.set_attributes(tree, true, self.options.recursive)?;
+        self.set_attributes(tree, false, self.options.attributes)
+    }
+
+    fn set_attributes(&self, tree: &OwnedFd, recursive: bool, change: Attributes) -> Result<()> {
+        if change.is_empty() {
+            return Ok(());
         }
-        };
-        apply(true, self.options.recursive)?;
-        apply(false, self.options.attributes)
+        mount::set_attributes(tree.as_fd(), recursive, change).or_fail(|errno| {
+            let error = self.error("set mount flags").errno(errno);
+            match errno {
+                Errno::EPERM => error.hint(
+                    "flags that the source has outside are locked in a user namespace: leave away what would change them",
+                ),
+                _ => error,
+            }
+        })
     }
 
     /// In the container's mount namespace, as copies for another user namespace become slaves.
