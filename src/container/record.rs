@@ -35,7 +35,7 @@ use crate::rdt;
 use crate::sys;
 
 /// Increased when an older husk could misread what a newer one writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const RECORD: &str = "record.json";
 const CONFIG: &str = "config.json";
