@@ -14,11 +14,14 @@ LIMIT := 3000000
 CONFORMANCE := build-suites compare count debian images native places prepare report runc-suite \
 	runc-tests sources terminal validation validation-tests vm
 BUNDLES := hello busybox limits overlay debian
+ENGINES := engines enclose image report checks podman podman-setup podman-run podman-exec podman-life \
+	podman-files podman-privileges podman-namespaces podman-build containerd docker
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
+	$(addprefix integration/engines/,$(ENGINES)) \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure
 
-.PHONY: errors bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: errors engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -63,6 +66,10 @@ bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 errors: built ## docs/errors.md again: how husk, runc and crun explain broken bundles (root)
 	@integration/diagnosis/measure $(HUSK) >docs/errors.md.new
 	@mv docs/errors.md.new docs/errors.md
+
+engines: built ## podman, containerd and docker on husk, and on runc and crun to compare (root)
+	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils
+	@integration/engines/engines husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
 
 check: ## formatting, clippy and the lock file
 	@. .ci/toolchain; \

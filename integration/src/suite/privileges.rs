@@ -16,6 +16,7 @@ tests! {
     a_user_without_ambient_capabilities_has_none,
     ambient_capabilities_survive_execve,
     ambient_capabilities_that_are_not_inheritable_are_a_warning.needs(&[Need::Husk]),
+    capabilities_that_cannot_be_ambient_are_told_in_one_line.needs(&[Need::Husk]),
     the_bounding_set_binds,
     an_unknown_capability_is_a_warning,
     no_new_privileges_is_set_or_not,
@@ -126,6 +127,21 @@ fn ambient_capabilities_that_are_not_inheritable_are_a_warning(lab: &Lab) {
         .ok();
     assert_eq!(quiet.stderr, "");
     assert!(fs::read_to_string(&log).unwrap().contains(words));
+}
+
+/// What podman builds with: every capability ambient, none inheritable.
+fn capabilities_that_cannot_be_ambient_are_told_in_one_line(lab: &Lab) {
+    let all = json!(["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"]);
+    let mut bundle = lab.bundle();
+    for set in ["bounding", "effective", "permitted", "ambient"] {
+        bundle = bundle.set(&format!("/process/capabilities/{set}"), all.clone());
+    }
+    let bundle = bundle.set("/process/capabilities/inheritable", json!([]));
+    let output = lab.run(&bundle).ok();
+    assert_eq!(output.line()["caps"]["ambient"], json!([]));
+    let words = "can't raise ambient capabilities CAP_CHOWN, CAP_FOWNER, CAP_KILL: ";
+    assert!(output.stderr.contains(words), "{output}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output}");
 }
 
 fn the_bounding_set_binds(lab: &Lab) {

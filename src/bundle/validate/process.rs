@@ -172,21 +172,24 @@ fn capabilities(sets: &LinuxCapabilities, pointer: &str, findings: &mut Findings
             .map(|capability| format!("CAP_{capability}"))
             .collect();
         names.sort();
-        names
+        // One finding for all of a set: podman's builds list fourteen that can't be ambient.
+        match names.as_slice() {
+            [] => None,
+            [name] => Some((format!("capability {name}"), "it is")),
+            _ => Some((format!("capabilities {}", names.join(", ")), "they are")),
+        }
     };
-    for name in outside(sets.effective(), &[sets.permitted()]) {
-        let message = format!("can't grant effective capability {name}: it is not permitted");
+    if let Some((names, are)) = outside(sets.effective(), &[sets.permitted()]) {
+        let message = format!("can't grant effective {names}: {are} not permitted");
         findings.push(Finding::warning(format!("{pointer}/effective"), message));
     }
-    for name in outside(sets.inheritable(), &[sets.bounding()]) {
-        let message =
-            format!("can't grant inheritable capability {name}: it is not in the bounding set");
+    if let Some((names, are)) = outside(sets.inheritable(), &[sets.bounding()]) {
+        let message = format!("can't grant inheritable {names}: {are} not in the bounding set");
         findings.push(Finding::warning(format!("{pointer}/inheritable"), message));
     }
-    for name in outside(sets.ambient(), &[sets.permitted(), sets.inheritable()]) {
-        let message = format!(
-            "can't raise ambient capability {name}: it is not both permitted and inheritable"
-        );
+    if let Some((names, are)) = outside(sets.ambient(), &[sets.permitted(), sets.inheritable()]) {
+        let message =
+            format!("can't raise ambient {names}: {are} not both permitted and inheritable");
         findings.push(Finding::warning(format!("{pointer}/ambient"), message));
     }
 }
