@@ -178,7 +178,8 @@ impl Work {
         let record = &mut self.container.record;
         if record.cgroup.is_none() && !record.first_in_pids {
             log::warning(format_args!(
-                "without a cgroup and a pid namespace, processes of {} can outlive it",
+                "without a cgroup and a pid namespace, processes of {} can outlive it. Such \
+                 configuration is strongly discouraged",
                 record.id
             ));
         }
