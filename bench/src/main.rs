@@ -130,7 +130,11 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
     let site =
         Site::new(dir, &wish.floor).map_err(|error| format!("{}: {error}", dir.display()))?;
     let fifo = wish.fifo && site::real_time();
-    let mut results = Results::new(&wish.runtimes, fifo);
+    let mut runtimes = wish.runtimes.clone();
+    for runtime in &mut runtimes {
+        runtime.try_out(&site);
+    }
+    let mut results = Results::new(&runtimes, fifo);
     if let Some(path) = wish.baseline.as_ref().or(wish.check.as_ref()) {
         let husk = wish.runtimes.get(1).ok_or("which runtime? husk=PATH")?;
         return check::run(wish, &site, husk, path, &mut results);

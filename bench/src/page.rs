@@ -208,6 +208,15 @@ pub fn text(results: &Results) -> String {
          it reads no config and checks nothing. Cells: median (20th percentile) **× the floor's median**; \
          milliseconds where nothing else stands.\n\n",
     );
+    let appeased = results.runtimes.iter().filter(|runtime| runtime.appeased);
+    for runtime in appeased {
+        let _ = writeln!(
+            page,
+            "{} insists on more locked memory than root may have on this machine: a filter told it that it \
+             got it.\n",
+            runtime.name
+        );
+    }
     page.push_str(if results.fifo {
         "All processes were scheduled SCHED_FIFO: other work on the machine disturbed them little.\n\n"
     } else {
