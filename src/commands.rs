@@ -249,8 +249,8 @@ fn named_descriptor(path: &Path) -> Option<u32> {
 /// SIGPIPE stays with husk until then.
 fn stop_ignoring() -> Result<()> {
     const STATUS: &str = "/proc/self/status";
-    let status = std::fs::read_to_string(STATUS).step("read", STATUS)?;
-    let ignored = status
+    let status = fd::read_whole(STATUS).step("read", STATUS)?;
+    let ignored = String::from_utf8_lossy(&status)
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -134,12 +134,20 @@ pub fn missing(id: &str) -> Error {
 
 /// Finds and locks: what the record says stays true until the container is dropped.
 fn find_locked(root: &Path, id: &str) -> Result<Container> {
-    let mut container = find(root, id)?;
-    container.home.lock()?;
-    container.locked = true;
-    // It may have been deleted, or finished, while this command waited.
-    container.record = container.home.read()?.ok_or_else(|| missing(id))?;
-    Ok(container)
+    check_id(id)?;
+    let home = Home::open(root, id)?.ok_or_else(|| missing(id))?;
+    lock(home, id)
+}
+
+/// It may have been deleted, or finished, while this command waited.
+fn lock(home: Home, id: &str) -> Result<Container> {
+    home.lock()?;
+    let record = home.read()?.ok_or_else(|| missing(id))?;
+    Ok(Container {
+        home,
+        record,
+        locked: true,
+    })
 }
 
 impl Container {
@@ -156,7 +164,7 @@ impl Container {
     fn open_root(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/root", self.record.init.map_or(0, |init| init.pid));
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = open(path.as_str(), flags, Mode::empty()).or_fail(|errno| {
+        let root = openat(AT_FDCWD, path.as_str(), flags, Mode::empty()).or_fail(|errno| {
             let error = Error::new("open").on(&path).errno(errno);
             match errno {
                 // Of a created container it is husk, and the host's root's to look into.
@@ -358,14 +366,14 @@ impl Container {
             found => found?,
         };
         match found {
-            Found::Nothing if force => return Ok(()),
-            Found::Nothing => return Err(missing(id)),
+            Found::Nothing if force => Ok(()),
+            Found::Nothing => Err(missing(id)),
             Found::Remains(home) => {
                 if !force && !home.is_locked() {
                     return Err(missing(id));
                 }
                 home.lock()?;
-                return match home.read()? {
+                match home.read()? {
                     // Its creator was only slow.
                     Some(record) => Container {
                         home,
@@ -374,15 +382,14 @@ impl Container {
                     }
                     .delete_locked(force),
                     None => home.remove(),
-                };
+                }
             }
-            Found::Container(_) => {}
-        }
-        match find_locked(root, id) {
-            Ok(container) => container.delete_locked(force),
-            // Another delete was faster.
-            Err(_) if force && matches!(look_up(root, id)?, Found::Nothing) => Ok(()),
-            Err(error) => Err(error),
+            Found::Container(container) => match lock(container.home, id) {
+                Ok(container) => container.delete_locked(force),
+                // Another delete was faster.
+                Err(_) if force && matches!(look_up(root, id)?, Found::Nothing) => Ok(()),
+                Err(error) => Err(error),
+            },
         }
     }
 

@@ -60,16 +60,7 @@ pub fn read_all(at: impl AsFd, name: &str) -> nix::Result<String> {
 }
 
 pub fn read_from(file: impl AsFd) -> nix::Result<String> {
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match nix::unistd::read(&file, &mut buffer) {
-            Ok(0) => break,
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    let text = crate::sys::fd::read_to_end(file.as_fd())?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::record::Init;
@@ -38,7 +40,7 @@ pub(super) struct Stat {
 
 /// The name before these fields may hold anything.
 pub(super) fn stat_of(pid: Pid) -> Option<Stat> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = beginning(&format!("/proc/{pid}/stat")).ok()?;
     let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -47,6 +49,15 @@ pub(super) fn stat_of(pid: Pid) -> Option<Stat> {
         flags: fields.nth(5)?.parse().ok()?,
         start_time: fields.nth(12)?.parse().ok()?,
     })
+}
+
+/// The kernel makes the line at the first read(2), and its first kilobyte has far more than those fields.
+fn beginning(path: &str) -> nix::Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(AT_FDCWD, path, flags, Mode::empty())?;
+    let mut buffer = [0; 1024];
+    let count = nix::unistd::read(&file, &mut buffer)?;
+    Ok(buffer[..count].to_vec())
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use caps::Capability;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid};
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result, Step};
-use crate::sys::prctl;
+use crate::sys::{self, prctl};
 
 /// The five sets of capabilities(7) as bit masks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Identity {
             Errno::EINVAL => error.because(format!("{id} is not mapped in the user namespace")),
             _ => error,
         };
-        match setgroups(&self.groups) {
+        match sys::process::set_groups(&self.groups) {
             // An ordinary user's namespace has no say in groups, user_namespaces(7).
             Err(Errno::EPERM) if self.groups.is_empty() => {}
             done => done.or_fail(|errno| {
@@ -114,7 +114,7 @@ impl Identity {
                 }
             })?,
         }
-        setresgid(self.gid, self.gid, self.gid).or_fail(|errno| {
+        sys::process::set_gids(self.gid).or_fail(|errno| {
             let error = Error::new("set gid")
                 .on(self.gid)
                 .at("/process/user/gid")
@@ -124,7 +124,7 @@ impl Identity {
         if !self.uid.is_root() {
             prctl::set_keep_capabilities(true).step("keep capabilities", "")?;
         }
-        setresuid(self.uid, self.uid, self.uid).or_fail(|errno| {
+        sys::process::set_uids(self.uid).or_fail(|errno| {
             let error = Error::new("set uid")
                 .on(self.uid)
                 .at("/process/user/uid")

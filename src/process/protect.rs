@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statvfs::FsFlags;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes};
@@ -34,11 +35,15 @@ fn fail(errno: Errno) -> Error {
 /// Runs husk again from where it can't be written, unless it already does. For every command that puts
 /// a process into a container, and before anything else that has an effect.
 pub fn run_protected() -> Result<()> {
-    let executable = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let executable = openat(AT_FDCWD, SELF, flags, Mode::empty())
         .or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
-    let read_only = fstatvfs(&executable).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_RDONLY));
-    if read_only || is_sealed() {
-        return Ok(());
+    if let Ok(fs) = fstatfs(&executable) {
+        let read_only = fs.flags().contains(FsFlags::ST_RDONLY);
+        // The kernel keeps what memfd_create(2) makes in a tmpfs of its own.
+        if read_only || fs.filesystem_type() == TMPFS_MAGIC && is_sealed() {
+            return Ok(());
+        }
     }
     let copy = match read_only_mount(&executable) {
         // Without the privilege to mount.

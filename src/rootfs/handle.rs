@@ -18,6 +18,12 @@ const LOOKUP_TRIES: usize = 128;
 /// As the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
+/// Never through a link.
+const NEW_DIRECTORY: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
 /// A root directory. Paths given to its methods are resolved as if it were `/`.
 #[derive(Debug)]
 pub struct Rootfs {
@@ -89,8 +95,16 @@ impl Rootfs {
     /// `ENOTDIR` where a file is in the way, `ELOOP` for links in a circle, `EROFS`.
     pub fn make_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.open(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-            Err(Errno::ENOENT) => {}
-            done => return done,
+            Err(Errno::ENOENT) => self.make_missing(path),
+            done => done,
+        }
+    }
+
+    /// The same where nothing is at `path`, or a link that points nowhere.
+    fn make_missing(&self, path: &Path) -> nix::Result<OwnedFd> {
+        // Most are only the last name of a path, and no link is there.
+        if let Some(made) = self.make_last(path) {
+            return Ok(made);
         }
         let path = self.without_links(path)?;
         let mut prefix = PathBuf::new();
@@ -112,14 +126,17 @@ impl Rootfs {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
-            parent = openat(
-                &parent,
-                name,
-                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )?;
+            parent = openat(&parent, name, NEW_DIRECTORY, Mode::empty())?;
         }
         Ok(parent)
+    }
+
+    fn make_last(&self, path: &Path) -> Option<OwnedFd> {
+        let name = path.file_name()?;
+        let parent = self.open(path.parent()?, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        let parent = parent.ok()?;
+        mkdirat(&parent, name, Mode::from_bits_retain(0o755)).ok()?;
+        openat(&parent, name, NEW_DIRECTORY, Mode::empty()).ok()
     }
 
     /// Where `path` leads inside the root, also beyond what exists: no links, no `..`. Only a plan, as
@@ -172,7 +189,7 @@ impl Rootfs {
             done => return done,
         }
         match kind {
-            Target::Directory => self.make_directory(path),
+            Target::Directory => self.make_missing(path),
             Target::File => {
                 let path = self.without_links(path)?;
                 let (parent, name) = self.make_parent(&path)?;

@@ -1,9 +1,11 @@
 //! Descriptors: sweeping and moving them, and looking at what they are.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::Result;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 
 /// Marks every descriptor from `first` on close-on-exec, close_range(2) with
 /// `CLOSE_RANGE_CLOEXEC` (Linux 5.11).
@@ -18,6 +20,27 @@ pub fn cloexec_from(first: u32) -> Result<()> {
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// The whole of a file that the kernel makes, in as few calls as there can be: std asks for sizes first and
+/// begins with 32 bytes, and musl's open(2) sets close-on-exec twice.
+pub fn read_whole(path: &str) -> Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    read_to_end(openat(AT_FDCWD, path, flags, Mode::empty())?.as_fd())
+}
+
+/// What is left to read.
+pub fn read_to_end(file: BorrowedFd) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match nix::unistd::read(file, &mut buffer) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// Takes over descriptor `fd` that the process was started with.

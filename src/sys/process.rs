@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Gid, Pid, Uid};
 
 /// Linux 5.7; the libraries' constant is cut to 32 bits or absent.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -75,6 +75,34 @@ pub fn exit(status: u8) -> ! {
     // SAFETY: doesn't return, touches no memory.
     unsafe { libc::_exit(status.into()) }
 }
+
+/// setgroups(2), setresgid(2) and setresuid(2) of the calling thread: the C library's would stop all
+/// threads, of which there is one, by signals that it blocks and unblocks.
+pub fn set_groups(groups: &[Gid]) -> Result<()> {
+    // SAFETY: a Gid is a gid_t; so many are valid to read.
+    let done = unsafe { libc::syscall(SETGROUPS, groups.len(), groups.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
+pub fn set_gids(gid: Gid) -> Result<()> {
+    let gid = gid.as_raw();
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::syscall(SETRESGID, gid, gid, gid) }).map(drop)
+}
+
+pub fn set_uids(uid: Uid) -> Result<()> {
+    let uid = uid.as_raw();
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::syscall(SETRESUID, uid, uid, uid) }).map(drop)
+}
+
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+use libc::{SYS_setgroups as SETGROUPS, SYS_setresgid as SETRESGID, SYS_setresuid as SETRESUID};
+// The calls of the older name take 16 bits there.
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+use libc::{
+    SYS_setgroups32 as SETGROUPS, SYS_setresgid32 as SETRESGID, SYS_setresuid32 as SETRESUID,
+};
 
 /// # Errors
 /// `ESRCH` when there is no such process.
