@@ -209,7 +209,7 @@ impl Work {
         }
         let gate = Gate {
             door: home.open_door()?,
-            watch: home.watch_door(),
+            name: home.door_name()?,
         };
         let keyring = self.container.record.keyring.clone();
         // An id has no NUL.

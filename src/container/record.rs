@@ -11,13 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
@@ -160,7 +159,7 @@ impl Home {
     /// `None` if there is no such container.
     pub fn open(root: &Path, id: &str) -> Result<Option<Home>> {
         let path = root.join(id);
-        match open(&path, DIRECTORY, Mode::empty()) {
+        match openat(AT_FDCWD, &path, DIRECTORY, Mode::empty()) {
             Ok(fd) => Ok(Some(Home { fd, path })),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             Err(errno) => Err(errno).step("open", path.display()),
@@ -210,20 +209,18 @@ impl Home {
     /// `EBADMSG` for one that can't be understood.
     pub fn read(&self) -> Result<Option<Record>> {
         let path = self.path.join(RECORD);
-        let mut text = String::new();
-        match openat(&self.fd, RECORD, FILE, Mode::empty()) {
+        let file = match openat(&self.fd, RECORD, FILE, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
-            file => File::from(file.step("open", path.display())?)
-                .read_to_string(&mut text)
-                .step("read", path.display())?,
+            file => file.step("open", path.display())?,
         };
+        let text = sys::fd::read_to_end(file.as_fd()).step("read", path.display())?;
         let bad = |reason: String| {
             Error::new("read record")
                 .on(path.display())
                 .because(reason)
                 .errno(Errno::EBADMSG)
         };
-        let record: Record = serde_json::from_slice(text.as_bytes()).map_err(|error| {
+        let record: Record = serde_json::from_slice(&text).map_err(|error| {
             bad(error.to_string()).hint("husk delete --force removes what can be found of it")
         })?;
         match record.format {
@@ -239,12 +236,8 @@ impl Home {
 
     pub fn read_config(&self) -> Result<Vec<u8>> {
         let path = self.path.join(CONFIG);
-        let mut bytes = Vec::new();
         let file = openat(&self.fd, CONFIG, FILE, Mode::empty()).step("open", path.display())?;
-        File::from(file)
-            .read_to_end(&mut bytes)
-            .step("read", path.display())?;
-        Ok(bytes)
+        sys::fd::read_to_end(file.as_fd()).step("read", path.display())
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -281,14 +274,14 @@ impl Home {
         Ok(door)
     }
 
-    /// Tells the one who waits that the socket's name is gone. `None` where the kernel has no more of
-    /// these: he then waits on.
-    pub fn watch_door(&self) -> Option<Inotify> {
-        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
-        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        let gone = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF;
-        watch.add_watch(path.as_str(), gone).ok()?;
-        Some(watch)
+    /// A socket where a handle to the door's name lies.
+    pub fn door_name(&self) -> Result<OwnedFd> {
+        let path = self.path.join(SOCKET);
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = openat(&self.fd, SOCKET, flags, Mode::empty()).step("open", path.display())?;
+        let (own, other) = channel::connection()?;
+        sys::socket::send(other.as_fd(), b"n", Some(name.as_fd())).step("keep", path.display())?;
+        Ok(own)
     }
 
     fn connect(&self) -> Result<OwnedFd> {
@@ -352,7 +345,7 @@ impl Home {
                 Err(errno) => return Err(errno).step("remove", self.path.join(name).display()),
             }
         }
-        match nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+        match nix::unistd::unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno).step("remove", self.path.display()),
         }
@@ -388,7 +381,7 @@ fn new_socket() -> Result<OwnedFd> {
 fn open_root(root: &Path) -> Result<OwnedFd> {
     use std::os::unix::fs::DirBuilderExt;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match open(root, flags, Mode::empty()) {
+    match openat(AT_FDCWD, root, flags, Mode::empty()) {
         Err(Errno::ENOENT) => {
             let rootless = !Uid::effective().is_root() || namespaces::nested();
             std::fs::DirBuilder::new()
@@ -404,7 +397,7 @@ fn open_root(root: &Path) -> Result<OwnedFd> {
                         _ => error,
                     }
                 })?;
-            open(root, flags, Mode::empty()).step("open", root.display())
+            openat(AT_FDCWD, root, flags, Mode::empty()).step("open", root.display())
         }
         done => done.step("open", root.display()),
     }

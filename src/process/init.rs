@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::CloneFlags;
-use nix::sys::inotify::Inotify;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{getpid, setsid};
 
 use super::channel::{self, Channel, Report};
@@ -75,9 +74,23 @@ pub struct Init {
 pub struct Gate {
     /// Where `start` sends its end of a connection to. As long as it is open the program waits.
     pub door: OwnedFd,
-    /// Tells when that socket's name is removed, and with it the record. `None` where the kernel has no
-    /// more of these (fs.inotify.max_user_instances).
-    pub watch: Option<Inotify>,
+    /// A socket where one message lies, with a handle to that socket's name: whether it is still linked
+    /// tells whether the record is still there. As a descriptor it would be a file of the host's.
+    /// inotify(7) would tell by itself, but its end takes a grace period of the kernel, 5 to 15 ms of
+    /// every start.
+    pub name: OwnedFd,
+}
+
+/// How often a created container looks whether its record is still there, in milliseconds.
+const LOOK: u16 = 5000;
+
+impl Gate {
+    /// Whether the record has the socket still.
+    fn is_named(&self) -> bool {
+        let handle = sys::socket::peek(self.name.as_fd(), &mut [0]);
+        let name = handle.and_then(|(_, handle)| fstat(handle.ok_or(Errno::EBADMSG)?));
+        name.is_ok_and(|name| name.st_nlink > 0)
+    }
 }
 
 /// The life of the process. Never returns.
@@ -213,8 +226,7 @@ impl Init {
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());
         kept.extend(trace::descriptor());
-        kept.extend([channel.fd(), self.gate.door.as_fd()]);
-        kept.extend(self.gate.watch.as_ref().map(Inotify::as_fd));
+        kept.extend([channel.fd(), self.gate.door.as_fd(), self.gate.name.as_fd()]);
         sys::fd::close_but(3 + preserved, &kept).step("close", "descriptors")
     }
 
@@ -319,14 +331,12 @@ impl Waiting {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&deadly(), flags).ok()?;
         loop {
-            let mut fds = vec![
+            let mut fds = [
                 PollFd::new(self.gate.door.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            if let Some(watch) = &self.gate.watch {
-                fds.push(PollFd::new(watch.as_fd(), PollFlags::POLLIN));
-            }
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, LOOK) {
+                Ok(0) if !self.gate.is_named() => return None,
                 Ok(_) => {}
                 Err(Errno::EINTR | Errno::EAGAIN) => continue,
                 Err(_) => return None,
@@ -337,15 +347,8 @@ impl Waiting {
                     Ok((_, None)) | Err(Errno::EAGAIN) => {}
                     Err(_) => return None,
                 }
-            } else if fds[1].any() == Some(true) {
-                if let Ok(Some(info)) = signals.read_signal() {
-                    sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
-                }
-            } else if let Some(watch) = &self.gate.watch {
-                // Whatever it is, the socket's name or the directory itself.
-                if watch.read_events().is_ok_and(|events| !events.is_empty()) {
-                    return None;
-                }
+            } else if let Ok(Some(info)) = signals.read_signal() {
+                sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
             }
         }
     }

@@ -30,6 +30,19 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<
 /// Receives one message into `buffer`: its length, 0 when the other side is gone, and the descriptor
 /// that came along, close-on-exec.
 pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    receive_as(socket, buffer, MsgFlags::empty())
+}
+
+/// The same, and the message stays where it is: the descriptor is another one of the same file.
+pub fn peek(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    receive_as(socket, buffer, MsgFlags::MSG_PEEK)
+}
+
+fn receive_as(
+    socket: BorrowedFd,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> Result<(usize, Option<OwnedFd>)> {
     let mut space = nix::cmsg_space!(std::os::fd::RawFd);
     loop {
         let mut slices = [IoSliceMut::new(buffer)];
@@ -37,7 +50,7 @@ pub fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, Option<O
             socket.as_raw_fd(),
             &mut slices,
             Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
+            flags | MsgFlags::MSG_CMSG_CLOEXEC,
         ) {
             Err(Errno::EINTR) => continue,
             done => done?,
