@@ -8,7 +8,7 @@ pub mod exec;
 mod ground;
 mod membership;
 mod notify;
-mod plan;
+pub mod plan;
 mod postmortem;
 pub mod record;
 pub mod restore;
@@ -37,6 +37,7 @@ use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
 use crate::process::channel;
+use crate::process::observer::Observer;
 use crate::process::readiness::Readiness;
 use crate::signal::Signal;
 use crate::sys;
@@ -221,7 +222,13 @@ impl Container {
 
     /// Lets the program run, and says why it doesn't if it doesn't. With a `manager`, who waits at that
     /// socket for the container to be ready, more is to be waited for.
-    pub fn start(root: &Path, id: &str, manager: Option<&OsStr>) -> Result<Option<Started>> {
+    /// An observer gets the seccomp listener in place of the agent.
+    pub fn start(
+        root: &Path,
+        id: &str,
+        manager: Option<&OsStr>,
+        observer: Option<&mut Observer>,
+    ) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
         let refuse = |words: &'static str| Err(Error::new(words).on(id));
         match container.status()? {
@@ -237,7 +244,7 @@ impl Container {
             }
             _ => None,
         };
-        let started = container.release().and_then(|()| {
+        let started = container.release(observer).and_then(|()| {
             let state = container.subject().json("running", container.pid());
             let bundle = container.record.bundle.clone();
             hooks::run(
@@ -274,10 +281,13 @@ impl Container {
         }
     }
 
-    fn release(&self) -> Result<()> {
+    fn release(&self, mut observer: Option<&mut Observer>) -> Result<()> {
         let connection = self.home.knock()?;
         trace::step("wait for execve", || {
             channel::read_outcome(connection.as_fd(), |listener| {
+                if let Some(observer) = &mut observer {
+                    return observer.watch(listener);
+                }
                 let state = self.subject().state("created", self.pid());
                 self.deliver(&listener, self.pid(), state)
             })

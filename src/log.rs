@@ -239,6 +239,11 @@ fn append(path: &Path, mut file: &File, entry: &str) {
     }
 }
 
+/// Lines for the one who watches, which were asked for: on standard error whatever the level.
+pub fn notice(text: &str) {
+    to_stderr(&format!("husk: {text}"));
+}
+
 /// One write, so that lines of several processes don't mix; nobody is left to be told of a failure.
 fn to_stderr(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod init;
 mod listener;
 mod lookup;
+pub mod observer;
 pub mod oom_score;
 pub mod program;
 pub mod protect;

@@ -10,6 +10,7 @@ mod condition;
 pub mod engine;
 mod explain;
 mod interpreter;
+pub mod observed;
 mod plan;
 mod program;
 mod rule;

@@ -175,6 +175,7 @@ fn every_option_of_every_command() {
             },
             detach: true,
             keep: true,
+            seccomp_log: None,
         }
     );
     assert_eq!(

@@ -71,6 +71,7 @@ impl Args {
             overlay: self.overlay.as_deref(),
             lower: &self.lower,
             attached,
+            observed: false,
         }
     }
 }

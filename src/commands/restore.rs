@@ -70,6 +70,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             overlay: None,
             lower: &[],
             attached: !args.detach,
+            observed: false,
         },
         images: images(&args.common),
         work: given(args.common.work_path.as_deref()),

@@ -1,13 +1,18 @@
 use super::second_look::explain;
 use super::{Global, create};
+use crate::bundle::Bundle;
 use crate::container::create::{Created, create};
+use crate::container::plan::{filter_of, observed};
 use crate::container::{Container, Started};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log;
 use crate::process::foreground::{self, Signals};
+use crate::process::observer::Observer;
 use crate::process::readiness;
 use crate::sys::prctl;
 use std::os::fd::AsFd;
+
+mod seccomp_log;
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -20,14 +25,32 @@ pub struct Args {
     /// Keep the stopped container until it is deleted
     #[arg(long)]
     pub keep: bool,
+    /// Tell at the end what the seccomp filter has denied, on standard error or as JSON in FILE: a tool
+    /// for finding out, not a boundary. In the foreground only; startContainer hooks run unfiltered
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub seccomp_log: Option<String>,
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let passed = super::enter_container(args.create.preserve_fds, None)?;
-    let request = args.create.request(global, passed, !args.detach);
+    let mut request = args.create.request(global, passed, !args.detach);
+    let mut observer = match (&args.seccomp_log, args.detach) {
+        (None, _) => None,
+        (Some(_), true) => {
+            return Err(Error::new("--seccomp-log")
+                .because("somebody has to stay and answer")
+                .hint("leave --detach away")
+                .into());
+        }
+        (Some(_), false) => {
+            let bundle = Bundle::load(&args.create.bundle)?;
+            Some(Observer::new(observed(filter_of(&bundle.spec)?)?))
+        }
+    };
+    request.observed = observer.is_some();
     if args.detach {
         let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
-        if let (_, Some(started)) = start(&args, global, created)? {
+        if let (_, Some(started)) = start(&args, global, created, None)? {
             started.wait()?;
         }
         return Ok(0);
@@ -41,7 +64,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     }
     let mut created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
     let terminal = created.terminal.take();
-    let (created, started) = start(&args, global, created)?;
+    let (created, started) = start(&args, global, created, observer.as_mut())?;
     let ended = foreground::attend(
         &signals,
         created.pid,
@@ -51,6 +74,9 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     );
     if !args.keep {
         Container::delete(&global.root, &args.create.id, true)?;
+    }
+    if let (Some(observer), Some(file)) = (observer, &args.seccomp_log) {
+        seccomp_log::tell(&observer.finish(), file)?;
     }
     let ended = ended?;
     if args.keep {
@@ -63,10 +89,15 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
 }
 
 /// A container that can't be started is of no use to anybody.
-fn start(args: &Args, global: &Global, created: Created) -> Result<(Created, Option<Started>)> {
+fn start(
+    args: &Args,
+    global: &Global,
+    created: Created,
+    observer: Option<&mut Observer>,
+) -> Result<(Created, Option<Started>)> {
     let id = &args.create.id;
     let manager = readiness::manager();
-    match Container::start(&global.root, id, manager.as_deref()) {
+    match Container::start(&global.root, id, manager.as_deref(), observer) {
         Ok(started) => Ok((created, started)),
         Err(error) => {
             if !args.keep {

@@ -11,7 +11,7 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let manager = readiness::manager();
-    if let Some(started) = Container::start(&global.root, &args.id, manager.as_deref())? {
+    if let Some(started) = Container::start(&global.root, &args.id, manager.as_deref(), None)? {
         started.wait()?;
     }
     Ok(0)

@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub lower: &'a [PathBuf],
     /// The caller stays and relays the terminal.
     pub attached: bool,
+    /// The caller answers in place of the seccomp filter, for [`Container::start`]'s observer.
+    pub observed: bool,
 }
 
 /// Who makes the container's cgroup.

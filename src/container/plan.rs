@@ -196,7 +196,12 @@ impl Plan {
         let rootfs = rootfs::Plan::new(spec, setting)?;
         let rdt = rdt::Plan::new(linux, request.id)?;
         let filter = filter_of(spec)?;
+        let filter = match request.observed {
+            true => Some(observed(filter)?.asking()),
+            false => filter,
+        };
         let seccomp_agent = match &filter {
+            _ if request.observed => None,
             Some(filter) if filter.notifies() => Some(Agent::plan(spec)?),
             _ => None,
         };
@@ -294,6 +299,19 @@ impl Plan {
             poststop: self.hooks.poststop.clone(),
             postmortem: Postmortem::default(),
         }
+    }
+}
+
+/// A filter that can be answered for by husk.
+pub fn observed(filter: Option<seccomp::Filter>) -> Result<seccomp::Filter> {
+    match filter {
+        Some(filter) if !filter.notifies() => Ok(filter),
+        Some(_) => Err(Error::new("--seccomp-log").because(
+            "the profile has an agent of its own (SCMP_ACT_NOTIFY), and a filter asks only one",
+        )),
+        None => Err(Error::new("--seccomp-log")
+            .at("/linux/seccomp")
+            .because("missing: there is no filter that could deny anything")),
     }
 }
 

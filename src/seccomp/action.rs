@@ -53,6 +53,17 @@ impl Action {
         }
     }
 
+    /// Of a filter's return value.
+    pub fn from_value(value: u32) -> Action {
+        Action(value)
+    }
+
+    /// What a call that is denied returns; `None` for answers that end its process.
+    pub fn errno(self) -> Option<i32> {
+        let is_errno = self.0 & !DATA == libc::SECCOMP_RET_ERRNO;
+        is_errno.then_some((self.0 & DATA) as i32)
+    }
+
     pub fn value(self) -> u32 {
         self.0
     }

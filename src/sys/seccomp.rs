@@ -1,6 +1,6 @@
 //! seccomp(2).
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -35,4 +35,32 @@ pub fn set_mode_filter(
     // SAFETY: with NEW_LISTENER a result that is not an error is a new descriptor,
     // which nothing else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// The next call that waits for an answer: SECCOMP_IOCTL_NOTIF_RECV of seccomp_unotify(2).
+///
+/// # Errors
+/// `ENOENT` if its process died meanwhile.
+pub fn receive(listener: BorrowedFd) -> nix::Result<libc::seccomp_notif> {
+    // SAFETY: a structure of numbers, for which all zeros is what the kernel wants to find.
+    let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    const RECEIVE: libc::Ioctl =
+        nix::request_code_readwrite!(b'!', 0, size_of::<libc::seccomp_notif>()) as libc::Ioctl;
+    // SAFETY: the kernel writes one such structure, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut call) })?;
+    Ok(call)
+}
+
+/// Lets the call `id` fail with `errno`, or say 0 without having been made.
+pub fn answer(listener: BorrowedFd, id: u64, errno: i32) -> nix::Result<()> {
+    let mut answer = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: -errno,
+        flags: 0,
+    };
+    const SEND: libc::Ioctl =
+        nix::request_code_readwrite!(b'!', 1, size_of::<libc::seccomp_notif_resp>()) as libc::Ioctl;
+    // SAFETY: the kernel reads one such structure, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut answer) }).map(drop)
 }

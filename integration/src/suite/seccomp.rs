@@ -1,5 +1,7 @@
 //! Seccomp filters, seen from inside: which calls get which errno.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use super::tests;
@@ -25,6 +27,8 @@ tests! {
     crun_errno_ret_of_two_profiles_is_not_mixed_up,
     execve_may_be_the_only_call_denied,
     start_container_hooks_are_filtered_too.needs(&[Need::Husk]),
+    the_log_of_a_filter_tells_what_it_denied.needs(&[Need::Husk]),
+    the_log_of_a_filter_has_its_limits.needs(&[Need::Husk]),
     filter_flags_are_accepted.needs(&[Need::Husk]),
 }
 
@@ -421,4 +425,87 @@ fn filter_flags_are_accepted(lab: &Lab) {
         let words = format!("\"seccomp filter flags: {number}\"");
         assert!(output.stderr.contains(&words), "{output}");
     }
+}
+
+const WATCHED: &str = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+    { "names": ["mkdirat", "mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 17 },
+    { "names": ["personality"], "action": "SCMP_ACT_ERRNO",
+      "args": [{ "index": 0, "value": 7, "op": "SCMP_CMP_EQ" }] }] }"#;
+
+/// The same answers as from the filter itself, and what they were at the end.
+fn the_log_of_a_filter_tells_what_it_denied(lab: &Lab) {
+    let profile: Value = serde_json::from_str(WATCHED).unwrap();
+    for new_privileges in [true, false] {
+        let file = lab.path("denied.json");
+        let bundle = with_profile(lab, profile.clone())
+            .set("/process/noNewPrivileges", !new_privileges)
+            .payload("mkdir /dev/shm/a -- mkdir /dev/shm/b -- syscall personality 7 -- syscall personality 0");
+        let plain = lab.run(&bundle).ok().lines();
+        let option = format!("--seccomp-log={}", file.to_str().unwrap());
+        let watched = lab.run_with(&bundle, &[&option]).run().ok().lines();
+        assert_eq!(watched, plain);
+        let told: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+        let calls = told["calls"].as_array().unwrap();
+        let count = |name: &str| {
+            let of = |call: &&Value| call["syscall"].as_str().unwrap().starts_with(name);
+            calls
+                .iter()
+                .filter(of)
+                .map(|call| call["count"].as_u64().unwrap())
+                .sum::<u64>()
+        };
+        assert_eq!((count("mkdir"), count("personality")), (2, 1), "{told}");
+        assert_eq!(calls.len(), 2, "{told}");
+        let of_mkdir = calls
+            .iter()
+            .find(|call| call["answer"] == "errno EEXIST")
+            .unwrap();
+        assert_eq!(of_mkdir["program"], "payload", "{told}");
+        assert_eq!(told["rules"][0]["action"], "SCMP_ACT_ALLOW");
+        // For people, and with the rule that would let it pass.
+        let output = lab.run_with(&bundle, &["--seccomp-log"]).run().ok();
+        assert!(
+            output
+                .stderr
+                .contains("1 times: errno EPERM, first by \"payload\": personality(0x7"),
+            "{output}"
+        );
+        assert!(
+            output.stderr.contains("\"action\":\"SCMP_ACT_ALLOW\""),
+            "{output}"
+        );
+    }
+}
+
+/// A storm of calls is answered, a deadly answer is deadly, and what can't be watched is refused.
+fn the_log_of_a_filter_has_its_limits(lab: &Lab) {
+    let profile = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "names": ["getppid"], "action": "SCMP_ACT_KILL_PROCESS" }] });
+    let bundle = with_profile(lab, profile).payload("echo before -- syscall getppid -- echo never");
+    let output = lab.run_with(&bundle, &["--seccomp-log"]).run().code(137);
+    assert!(
+        output.stdout.contains("before") && !output.stdout.contains("never"),
+        "{output}"
+    );
+    assert!(
+        output.stderr.contains("kill process") && output.stderr.contains("getppid("),
+        "{output}"
+    );
+    let profile: Value = serde_json::from_str(WATCHED).unwrap();
+    let many = vec!["mkdir /dev/shm/a"; 500].join(" -- ");
+    let bundle = with_profile(lab, profile).payload(&many);
+    let output = lab.run_with(&bundle, &["--seccomp-log"]).run().ok();
+    assert!(
+        output.stderr.contains(" 500 times: errno EEXIST"),
+        "{}",
+        output.stderr
+    );
+    let plain = lab.bundle().payload("echo x");
+    let output = lab.run_with(&plain, &["--seccomp-log"]).run().code(1);
+    assert!(output.stderr.contains("there is no filter"), "{output}");
+    let output = lab
+        .run_with(&bundle, &["--seccomp-log", "--detach"])
+        .run()
+        .code(1);
+    assert!(output.stderr.contains("--detach"), "{output}");
 }
