@@ -102,6 +102,9 @@ impl Scope {
             inode: None,
             owner: Some(owner),
         };
+        if !unit.is_slice() {
+            place.check_idle()?;
+        }
         Ok(Scope {
             manager,
             unit,

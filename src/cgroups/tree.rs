@@ -244,6 +244,7 @@ fn cannot_make(place: &Place, errno: Errno) -> Error {
         Errno::EAGAIN => error.because("cgroup.max.depth or cgroup.max.descendants above it"),
         Errno::EROFS => error.hint("mount the cgroup2 tree writable"),
         Errno::EACCES | Errno::EPERM => {
+            let error = error.because("unable to apply cgroup configuration");
             error.hint("without root, only a cgroup that was delegated to you can be used")
         }
         _ => error,
@@ -255,6 +256,18 @@ fn refuse(place: &Place, reason: String) -> Error {
         .on(place.path().display())
         .at("/linux/cgroupsPath")
         .because(reason)
+}
+
+impl Place {
+    /// For a cgroup that systemd is to make: one that is there already must be nobody's, as well. systemd
+    /// would put the process into a frozen one, and it would stay there.
+    pub(super) fn check_idle(&self) -> Result<()> {
+        match open_absolute(&self.path(), OFlag::O_RDONLY) {
+            Ok(dir) => require_idle(dir.as_fd(), self),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).step("open cgroup", self.path().display()),
+        }
+    }
 }
 
 /// Only empty, thawed cgroups are taken: others are someone's, and in a frozen one nothing starts.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ tests! {
     a_property_it_refuses_is_named_and_leaves_nothing.needs(HUSK),
     a_failed_create_leaves_no_unit.needs(SYSTEMD),
     a_unit_of_someone_else_is_refused_and_spared.needs(HUSK),
+    a_frozen_cgroup_that_waits_for_the_unit_is_refused.needs(HUSK),
     a_failed_unit_of_that_name_is_reset.needs(SYSTEMD).seconds(60),
     a_killed_create_leaves_nothing_to_stay.needs(HUSK).seconds(120),
     a_killed_container_takes_its_unit_along.needs(SYSTEMD),
@@ -358,11 +359,26 @@ fn a_unit_of_someone_else_is_refused_and_spared(lab: &Lab) {
     output
         .refused()
         .says("/linux/cgroupsPath")
-        .says("file exists");
+        .says("container's cgroup is not empty");
     assert!(!lab.root.join(&id).exists());
     assert_eq!(scope.container.status(), "created");
     assert_properties(&scope.unit, &[("ActiveState", "active")]);
     scope.end();
+}
+
+/// systemd would put the process into it, and it would stay there.
+fn a_frozen_cgroup_that_waits_for_the_unit_is_refused(lab: &Lab) {
+    let id = lab.id();
+    let cgroup = Path::new("/sys/fs/cgroup/system.slice").join(format!("husktest-{id}.scope"));
+    fs::create_dir(&cgroup).unwrap();
+    fs::write(cgroup.join("cgroup.freeze"), "1").unwrap();
+    let bundle = pausing(lab).set("/linux/cgroupsPath", path_for("", &id));
+    let output = create_command(lab, &bundle, &id).run();
+    fs::remove_dir(&cgroup).unwrap();
+    output
+        .refused()
+        .says("container's cgroup unexpectedly frozen");
+    assert!(!lab.root.join(&id).exists());
 }
 
 fn a_failed_unit_of_that_name_is_reset(lab: &Lab) {
