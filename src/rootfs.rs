@@ -338,14 +338,7 @@ impl Plan {
     /// Puts everything together, in the container's mount namespace with the host's root still `/`.
     pub fn build(mut self) -> Result<Built> {
         if self.namespace == Namespace::New {
-            nix::mount::mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_SLAVE | MsFlags::MS_REC,
-                None::<&str>,
-            )
-            .step("make slave", "/")?;
+            make_slave().step("make slave", "/")?;
         } else if self.namespace == Namespace::Joined {
             refuse_shared_root()?;
         }
@@ -399,6 +392,12 @@ impl Plan {
         }
         Ok(Rootfs::new(tree))
     }
+}
+
+/// What is mounted from here on in this mount namespace doesn't appear in the one that it was copied from.
+fn make_slave() -> nix::Result<()> {
+    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
 }
 
 /// In a joined namespace the root is attached where others live: it mustn't spread from there.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 
 use super::handle::{self, Rootfs, Target};
@@ -123,14 +123,7 @@ impl Plan {
     /// `place`. In a mount namespace that ends with CRIU: nothing is to be unmounted. What was a slave of
     /// the host's stays one, since CRIU makes the container's mounts slaves of the same.
     pub fn lay_out(mut self, place: &Path) -> Result<()> {
-        nix::mount::mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_SLAVE | MsFlags::MS_REC,
-            None::<&str>,
-        )
-        .step("make slave", "/")?;
+        super::make_slave().step("make slave", "/")?;
         let tree = self
             .tree
             .take()

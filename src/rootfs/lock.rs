@@ -12,7 +12,6 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 
@@ -43,8 +42,7 @@ impl Plan {
     pub fn stage(&self, place: &Path) -> Result<()> {
         let fail = fail("lock mounts at", place);
         unshare(CloneFlags::CLONE_NEWNS).or_fail(&fail)?;
-        let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).or_fail(&fail)?;
+        super::make_slave().or_fail(&fail)?;
         let stage = Context::open(c"tmpfs")
             .and_then(|context| context.mount(0).map_err(|(errno, _)| errno))
             .or_fail(&fail)?;
