@@ -1,7 +1,6 @@
 //! One runtime, and its commands.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -79,7 +78,7 @@ impl Runtime {
             .stdin(Stdio::null());
         if self.appeased {
             // SAFETY: one system call, of which nothing else of the process is touched.
-            unsafe { command.pre_exec(appease) };
+            unsafe { command.pre_exec(husk_integration::sys::pretend_locked_memory) };
         }
         command
     }
@@ -143,34 +142,6 @@ impl Runtime {
                 reap();
             }
         }
-    }
-}
-
-/// A filter that answers attempts to set RLIMIT_MEMLOCK with success, and does nothing.
-fn appease() -> io::Result<()> {
-    const ALLOW: u32 = 0x7fff_0000;
-    const SUCCESS: u32 = 0x0005_0000;
-    let put = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let memlock = libc::RLIMIT_MEMLOCK as u32;
-    let filter = [
-        put(0x20, 0, 0, 0),
-        put(0x15, 0, 5, libc::SYS_prlimit64 as u32),
-        put(0x20, 0, 0, 24),
-        put(0x15, 0, 3, memlock),
-        // The new limit's address: null where it only asks.
-        put(0x20, 0, 0, 32),
-        put(0x15, 1, 0, 0),
-        put(0x06, 0, 0, SUCCESS),
-        put(0x06, 0, 0, ALLOW),
-    ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_ptr().cast_mut(),
-    };
-    // SAFETY: the program is valid for the call to read.
-    match unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &program) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
