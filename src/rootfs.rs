@@ -10,6 +10,7 @@ mod devices;
 mod fallback;
 mod handle;
 pub mod idmap;
+mod inherited;
 mod label;
 mod lock;
 mod masks;
@@ -32,7 +33,8 @@ use oci_spec::runtime::{self as oci, Spec};
 
 use self::devices::Node;
 pub use self::handle::{Rootfs, lexical};
-use self::idmap::{Donors, UserNamespace};
+use self::idmap::{Donors, MapIds, Mapping, UserNamespace};
+pub use self::inherited::unmount;
 use self::label::Label;
 pub use self::mounts::is_replaceable_proc_file;
 use self::mounts::{Mount, Surroundings};
@@ -98,6 +100,8 @@ pub struct Plan {
     sources_by_init: bool,
     /// The directory that the root is mounted on, in the container's mount namespace.
     place: Option<OwnedFd>,
+    /// Where locked mounts wait for their turn ([`Plan::take_stage`]).
+    stage: Option<OwnedFd>,
 }
 
 const SLAVE: Attributes = Attributes {
@@ -152,9 +156,14 @@ impl Plan {
             .enumerate()
             .map(|(index, entry)| Mount::plan(index, entry, around))
             .collect::<Result<Vec<_>>>()?;
-        for index in 1..mounts.len() {
+        // With a user namespace init would be another user, in mounts that its root could change. And what
+        // it has are slaves, through which nothing reaches the host.
+        let by_init = setting.namespace == Namespace::New
+            && !user_namespace
+            && propagation != Some(libc::MS_SHARED);
+        for index in 0..mounts.len() {
             let (before, rest) = mounts.split_at_mut(index);
-            rest[0].look_inside(before, &path, user_namespace)?;
+            rest[0].choose_turn(before, &path, by_init);
         }
         let own_dev = !mounts.iter().any(Mount::replaces_dev);
         let listed = linux
@@ -187,41 +196,10 @@ impl Plan {
             tree: None,
             sources_by_init: false,
             place: None,
+            stage: None,
         };
         plan.check_inherited()?;
         Ok(plan)
-    }
-
-    /// In an inherited namespace the root stays mounted until `delete` unmounts it.
-    fn check_inherited(&self) -> Result<()> {
-        if self.namespace != Namespace::Inherited {
-            return Ok(());
-        }
-        let (field, message) = if self.user_namespace {
-            (
-                "/linux/namespaces",
-                "a user namespace needs a mount namespace of the container's own",
-            )
-        } else if self.overlay.is_some() {
-            (
-                "/annotations",
-                "an overlay needs a mount namespace of the container's own",
-            )
-        } else {
-            return Ok(());
-        };
-        Err(Error::config(field, message).hint("add {\"type\": \"mount\"} to linux.namespaces"))
-    }
-
-    /// The mount that [`Built::enter`] leaves in a mount namespace that isn't the container's own: its
-    /// number, for [`unmount`]. Known once the sources are open.
-    pub fn left_behind(&self) -> Result<Option<u64>> {
-        match (&self.tree, self.namespace) {
-            (Some(tree), Namespace::Inherited) => mount::lasting_mount_id(tree.as_fd())
-                .map(Some)
-                .step("number", "the mount of the root filesystem"),
-            _ => Ok(None),
-        }
     }
 
     pub fn path(&self) -> &Path {
@@ -312,6 +290,18 @@ impl Plan {
         Ok(())
     }
 
+    /// What husk needs to map ids for an init that may not, in a user namespace.
+    pub fn take_mappings(&mut self) -> Vec<Mapping> {
+        match self.user_namespace {
+            true => self
+                .mounts
+                .iter_mut()
+                .filter_map(Mount::take_mapping)
+                .collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// Everything that [`Plan::open_sources`] opened, for whoever closes all else.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mounts = self.mounts.iter().flat_map(Mount::descriptors);
@@ -336,18 +326,24 @@ impl Plan {
     }
 
     /// Puts everything together, in the container's mount namespace with the host's root still `/`.
-    pub fn build(mut self) -> Result<Built> {
+    pub fn build(mut self, map_ids: MapIds) -> Result<Built> {
         if self.namespace == Namespace::New {
             make_slave().step("make slave", "/")?;
         } else if self.namespace == Namespace::Joined {
-            refuse_shared_root()?;
+            inherited::refuse_shared_root()?;
         }
         let root = self.attach_root()?;
         let mut late = Vec::new();
         for (index, mount) in self.mounts.iter_mut().enumerate() {
             let pointer = format_args!("/mounts/{index}");
-            late.extend(trace::step_on("mount", pointer, || mount.attach(&root))?);
+            if let Some(stage) = &self.stage {
+                lock::take(stage, index, mount)?;
+            }
+            late.extend(trace::step_on("mount", pointer, || {
+                mount.attach(&root, map_ids)
+            })?);
         }
+        self.stage = None;
         if self.own_dev {
             let dev = root
                 .make_directory(Path::new("dev"))
@@ -398,43 +394,6 @@ impl Plan {
 fn make_slave() -> nix::Result<()> {
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-}
-
-/// In a joined namespace the root is attached where others live: it mustn't spread from there.
-fn refuse_shared_root() -> Result<()> {
-    let step = "read mounts of the joined mount namespace";
-    let mounts = ::procfs::process::Process::myself()
-        .and_then(|process| process.mountinfo())
-        .map_err(|error| Error::new(step).because(error.to_string()))?;
-    let shared = mounts.0.iter().any(|mount| {
-        mount.mount_point == Path::new("/")
-            && mount
-                .opt_fields
-                .iter()
-                .any(|field| matches!(field, ::procfs::process::MountOptFields::Shared(_)))
-    });
-    match shared {
-        true => Err(Error::new("join mount namespace")
-            .at("/linux/namespaces")
-            .because("its root is a shared mount: what the container mounts would appear elsewhere")
-            .hint("make it private there: mount --make-rprivate /")),
-        false => Ok(()),
-    }
-}
-
-/// Unmounts the root filesystem that lies at `path` with everything in it, if it is the mount of that
-/// number ([`Plan::left_behind`]): another one is none of the container's.
-pub fn unmount(path: &Path, number: u64) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let Ok(root) = open(path, flags, Mode::empty()) else {
-        return Ok(());
-    };
-    if mount::lasting_mount_id(root.as_fd()).step("number", "a mount")? != number {
-        return Ok(());
-    }
-    let link = format!("/proc/self/fd/{}", root.as_raw_fd());
-    umount2(link.as_str(), MntFlags::MNT_DETACH).step("unmount", path.display())
 }
 
 /// As the peers do. Where it can't be made (read-only, a file in the way), the change into it says why.

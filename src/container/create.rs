@@ -236,6 +236,7 @@ impl Work {
         let new = |kind| namespaces.origin(kind) == Origin::New;
         let open_to_maker =
             request.rootless && new(CloneFlags::CLONE_NEWUSER) && new(CloneFlags::CLONE_NEWPID);
+        let mappings = plan.rootfs.take_mappings();
         let mut program = plan.program;
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let init = Init {
@@ -300,6 +301,13 @@ impl Work {
         let failure = loop {
             match trace::step("wait for init", || process.channel.next_report())? {
                 Some(Report::Terminal(master)) => terminal = Some(master),
+                Some(Report::Unmapped(entry, tree)) => {
+                    let mapping = mappings.iter().find(|mapping| mapping.entry == entry);
+                    mapping
+                        .ok_or_else(|| Error::new("map ids of mount").because("it has no mapping"))?
+                        .apply(tree.as_fd())?;
+                    process.channel.go()?;
+                }
                 Some(Report::Mounted) => {
                     if let Some(network) = network.take() {
                         let carry = || network.carry_out(process.pid);

@@ -18,6 +18,8 @@ use crate::sys::socket;
 pub enum Report {
     /// The go-between made the process: its pid, and a pidfd of it.
     Forked(Pid, OwnedFd),
+    /// The source of this entry of `mounts`: husk is to map its ids.
+    Unmapped(usize, OwnedFd),
     /// Namespaces and mounts are there: hooks may run.
     Mounted,
     /// The master side of the terminal.
@@ -61,6 +63,7 @@ impl Channel {
     pub fn report(&self, report: &Report) -> Result<()> {
         let (bytes, fd) = match report {
             Report::Forked(pid, pidfd) => (format!("f{pid}").into_bytes(), Some(pidfd.as_fd())),
+            Report::Unmapped(entry, tree) => (format!("i{entry}").into_bytes(), Some(tree.as_fd())),
             Report::Mounted => (b"m".to_vec(), None),
             Report::Terminal(master) => (b"t".to_vec(), Some(master.as_fd())),
             Report::Connected(socket) => (b"c".to_vec(), Some(socket.as_fd())),
@@ -97,12 +100,18 @@ impl Channel {
                 Some(_) => break (&buffer[0], &buffer[1..length], fd),
             }
         };
-        match (tag, fd) {
-            (b'f', Some(pidfd)) => std::str::from_utf8(rest)
+        let number = || {
+            std::str::from_utf8(rest)
                 .ok()
-                .and_then(|digits| digits.parse().ok())
-                .map(|pid| Some(Report::Forked(Pid::from_raw(pid), pidfd)))
-                .ok_or_else(|| lost(Errno::EBADMSG)),
+                .and_then(|digits| digits.parse::<u32>().ok())
+                .ok_or_else(|| lost(Errno::EBADMSG))
+        };
+        match (tag, fd) {
+            (b'f', Some(pidfd)) => {
+                let pid = Pid::from_raw(number()?.cast_signed());
+                Ok(Some(Report::Forked(pid, pidfd)))
+            }
+            (b'i', Some(tree)) => Ok(Some(Report::Unmapped(number()? as usize, tree))),
             (b'm', None) => Ok(Some(Report::Mounted)),
             (b't', Some(master)) => Ok(Some(Report::Terminal(master))),
             (b'c', Some(socket)) => Ok(Some(Report::Connected(socket))),

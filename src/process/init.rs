@@ -132,7 +132,7 @@ impl Init {
         if self.namespaces.origin(CloneFlags::CLONE_NEWNS) == Origin::New {
             self.rootfs.open_place()?;
             if let Some(stage) = &self.stage {
-                self.rootfs.take_staged(stage)?;
+                self.rootfs.take_stage(stage)?;
             }
         }
         self.namespaces.become_root()?;
@@ -149,7 +149,12 @@ impl Init {
         channel.debug(format_args!("child process in init(): mounts are next"));
         let callers = umask(Mode::empty());
         let rootfs = self.rootfs.path().to_owned();
-        let built = trace::step("build root", || self.rootfs.build())?;
+        let map_ids = |entry, tree: BorrowedFd<'_>| {
+            let tree = tree.try_clone_to_owned().step("send", "a mount")?;
+            channel.report(&Report::Unmapped(entry, tree))?;
+            channel.wait()
+        };
+        let built = trace::step("build root", || self.rootfs.build(&map_ids))?;
         umask(callers);
         let terminal = match self.terminal {
             Some(size) => Some(terminal::open(&built, size, channel)?),

@@ -140,7 +140,7 @@ impl Plan {
                 continue;
             }
             if entry.is_bind() {
-                entry.attach(&root)?;
+                entry.attach(&root, &|_, _| Ok(()))?;
                 continue;
             }
             let path = entry.path().to_owned();

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result, Step};
+use crate::sys::mount;
 use crate::sys::process::{self, Clone as Side};
 
 /// Lines for uid_map and gid_map, user_namespaces(7): for a mount the left side is what is stored, the
@@ -89,6 +90,36 @@ impl Donors {
             }
         };
         Ok(self.made[at].1.as_fd())
+    }
+}
+
+/// What husk does for an init that may not: maps the ids of a detached mount, of the entry of that index.
+pub type MapIds<'a> = &'a dyn Fn(usize, BorrowedFd) -> Result<()>;
+
+/// What husk needs for that.
+#[derive(Debug)]
+pub struct Mapping {
+    pub entry: usize,
+    pub recursive: bool,
+    pub namespace: OwnedFd,
+}
+
+impl Mapping {
+    pub fn apply(&self, tree: BorrowedFd) -> Result<()> {
+        mount::map_ids(tree, self.recursive, self.namespace.as_fd()).or_fail(|errno| {
+            let error = Error::new("map ids of mount")
+                .at(format!("/mounts/{}", self.entry))
+                .errno(errno);
+            match errno {
+                Errno::EINVAL => error.because(
+                    "a filesystem that was mounted inside does not support id-mapped mounts on this kernel",
+                ),
+                Errno::EPERM => error.because(
+                    "what was mounted inside belongs to the container's user namespace, or is id-mapped already",
+                ),
+                _ => error,
+            }
+        })
     }
 }
 

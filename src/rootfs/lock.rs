@@ -7,7 +7,7 @@
 //! namespace of husk's user namespace, and the container's process finds locked copies there.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 
 use super::handle::{is_kind, open_at};
+use super::mounts::Mount;
 use super::{Namespace, Plan};
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Context};
@@ -64,20 +65,26 @@ impl Plan {
         Ok(())
     }
 
-    /// For the container's process, in its own copy of that mount namespace: takes the locked mounts.
-    pub fn take_staged(&mut self, place: &Path) -> Result<()> {
-        let fail = fail("take locked mounts from", place);
+    /// For the container's process, in its own copy of that mount namespace: finds the locked mounts.
+    pub fn take_stage(&mut self, place: &Path) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let stage = open(place, flags, Mode::empty()).or_fail(&fail)?;
-        for (index, mount) in self.mounts.iter_mut().enumerate() {
-            if mount.tree().is_some() {
-                let locked = mount::clone_tree(stage.as_raw_fd(), name(index).as_os_str(), true)
-                    .or_fail(&fail)?;
-                mount.replace_tree(locked);
-            }
-        }
+        let stage =
+            open(place, flags, Mode::empty()).or_fail(fail("find locked mounts at", place))?;
+        self.stage = Some(stage);
         Ok(())
     }
+}
+
+/// Puts the locked copy in the place of what was opened outside. In its turn, as mounts are listed in the
+/// order in which they were made.
+pub(super) fn take(stage: &OwnedFd, index: usize, mount: &mut Mount) -> Result<()> {
+    if mount.tree().is_some() {
+        let name = name(index);
+        let locked = mount::clone_tree(stage.as_raw_fd(), name.as_os_str(), true)
+            .or_fail(fail("take locked mount", Path::new(&name)))?;
+        mount.replace_tree(locked);
+    }
+    Ok(())
 }
 
 fn name(index: usize) -> OsString {

@@ -14,7 +14,7 @@ use oci_spec::runtime as oci;
 
 use super::fallback::Instead;
 use super::handle::{self, Rootfs, Target};
-use super::idmap::{Idmap, Maps};
+use super::idmap::{Idmap, MapIds, Mapping, Maps};
 use super::label::Label;
 use super::options::{self, Options};
 use crate::bundle;
@@ -65,13 +65,24 @@ pub struct Mount {
     donor: Option<OwnedFd>,
 }
 
+/// When the source of a bind mount is opened, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// By husk, before there is a container.
+    Before,
+    /// By init when its turn comes, in its copy of husk's mount namespace: the kernel lists mounts in the
+    /// order in which they were made (since Linux 6.8), not in that in which they were attached.
+    InTurn,
+    /// Likewise, but below the container's root: it is what entries before this one have mounted.
+    Inside,
+}
+
 #[derive(Debug)]
 enum Kind {
     Bind {
         source: PathBuf,
         recursive: bool,
-        /// `source` is below the container's root, where entries before this one are mounted.
-        inside: bool,
+        opened: Opened,
     },
     Filesystem {
         name: CString,
@@ -172,7 +183,7 @@ impl Mount {
             Kind::Bind {
                 source: around.bundle.join(source),
                 recursive,
-                inside: false,
+                opened: Opened::Before,
             }
         } else if let ("cgroup", false, Some(tree)) =
             (filesystem, around.own_cgroup_namespace, around.cgroups)
@@ -183,7 +194,7 @@ impl Mount {
             Kind::Bind {
                 source: tree.to_owned(),
                 recursive: false,
-                inside: false,
+                opened: Opened::Before,
             }
         } else {
             Kind::filesystem(index, filesystem, source, &mut options)?
@@ -227,36 +238,33 @@ impl Mount {
         })
     }
 
-    /// Finds out whether the source is something that `before` mount, below the container's `root`: then
-    /// it is there only when its turn comes.
-    pub fn look_inside(
-        &mut self,
-        before: &[Mount],
-        root: &Path,
-        user_namespace: bool,
-    ) -> Result<()> {
-        let Kind::Bind { source, inside, .. } = &mut self.kind else {
-            return Ok(());
+    /// Decides when the source is opened, knowing what is mounted `before` and where the container's `root`
+    /// is. `by_init` says whether init can open what husk can.
+    pub fn choose_turn(&mut self, before: &[Mount], root: &Path, by_init: bool) {
+        let Kind::Bind {
+            source,
+            recursive,
+            opened,
+        } = &mut self.kind
+        else {
+            return;
         };
         let Ok(below) = source.strip_prefix(root) else {
-            return Ok(());
+            // All below would include the container's root, which is mounted by then.
+            if by_init && !(*recursive && root.starts_with(&*source)) {
+                *opened = Opened::InTurn;
+            }
+            return;
         };
         let below = handle::clean(below);
         if !before
             .iter()
             .any(|mount| below.starts_with(&mount.path) || mount.path.starts_with(&below))
         {
-            return Ok(());
+            return;
         }
         *source = below;
-        *inside = true;
-        if self.idmap.is_some() && user_namespace {
-            return Err(Error::config(
-                format!("{}/source", pointer(self.index)),
-                "in a user namespace what an entry before has mounted can't be id-mapped",
-            ));
-        }
-        Ok(())
+        *opened = Opened::Inside;
     }
 
     /// Whether this entry puts the host's devices at /dev, so that husk makes none.
@@ -280,11 +288,7 @@ impl Mount {
     /// What it shows of the host.
     pub fn outside(&self) -> Option<&Path> {
         match &self.kind {
-            Kind::Bind {
-                source,
-                inside: false,
-                ..
-            } => Some(source),
+            Kind::Bind { source, opened, .. } if *opened != Opened::Inside => Some(source),
             _ => None,
         }
     }
@@ -301,6 +305,15 @@ impl Mount {
 
     pub fn replace_tree(&mut self, tree: OwnedFd) {
         self.tree = Some(tree);
+    }
+
+    /// Where husk is to take the mapping from when init, in a user namespace, opens the source.
+    pub fn take_mapping(&mut self) -> Option<Mapping> {
+        Some(Mapping {
+            entry: self.index,
+            recursive: self.idmap.as_ref()?.recursive,
+            namespace: self.donor.take()?,
+        })
     }
 
     /// What it has open until it is attached.
@@ -330,28 +343,20 @@ impl Mount {
         Error::new(step).on(object).at(pointer(self.index))
     }
 
-    /// Attaches the mount inside `root`. What comes back is to be made read-only once the container's
+    /// Attaches the mount inside `root`; `map_ids` does what takes husk's privileges. What comes back is to be made read-only once the container's
     /// devices are in it.
-    pub fn attach(&mut self, root: &Rootfs) -> Result<Option<OwnedFd>> {
+    pub fn attach(&mut self, root: &Rootfs, map_ids: MapIds) -> Result<Option<OwnedFd>> {
         match &self.kind {
-            Kind::Bind { .. } => self.attach_bind(root).map(|()| None),
+            Kind::Bind { .. } => self.attach_bind(root, map_ids).map(|()| None),
             Kind::Filesystem { .. } => self.attach_filesystem(root),
             Kind::Remount => self.change(root).map(|()| None),
         }
     }
 
-    fn attach_bind(&mut self, root: &Rootfs) -> Result<()> {
-        let tree = match (self.tree.take(), &self.kind) {
-            (Some(tree), _) => tree,
-            (
-                None,
-                Kind::Bind {
-                    inside: true,
-                    source,
-                    ..
-                },
-            ) => self.open_inside(root, source)?,
-            _ => return Err(self.error("mount").because("its source was not opened")),
+    fn attach_bind(&mut self, root: &Rootfs, map_ids: MapIds) -> Result<()> {
+        let tree = match self.tree.take() {
+            Some(tree) => tree,
+            None => self.open_in_turn(root, map_ids)?,
         };
         let source = fstat(&tree).or_fail(|errno| self.error("mount").errno(errno))?;
         let kind = match handle::is_kind(&source, SFlag::S_IFDIR) {

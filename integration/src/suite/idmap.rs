@@ -34,6 +34,8 @@ tests! {
     a_mount_that_is_mapped_already_is_refused.needs(&[Need::Husk]),
     a_remount_cannot_map.needs(&[Need::Husk]),
     what_an_entry_before_mounted_can_be_mapped.needs(&[Need::Husk]),
+    what_was_mounted_inside_can_be_mapped_for_a_user_namespace.needs(&[Need::Husk]),
+    what_was_mounted_inside_and_mapped_cannot_be_mapped_again.needs(&[Need::Husk]),
     ids_that_do_not_exist_here_are_refused.needs(&[Need::Husk]),
 }
 
@@ -61,6 +63,11 @@ fn mapped(source: &Path, options: &[&str], uids: Value, gids: Value) -> Value {
 fn owner(answer: &Value) -> (u64, u64) {
     let id = |key: &str| answer[key].as_u64().unwrap_or_else(|| panic!("{answer}"));
     (id("uid"), id("gid"))
+}
+
+fn at(mut mount: Value, destination: &str) -> Value {
+    mount["destination"] = json!(destination);
+    mount
 }
 
 /// What nobody is mapped to.
@@ -380,6 +387,39 @@ fn what_an_entry_before_mounted_can_be_mapped(lab: &Lab) {
     let answers = lab.ask(bundle, "stat /mnt/file -- stat /tmp/file");
     assert_eq!(owner(&answers[0]), (7, 8));
     assert_eq!(owner(&answers[1]), (57, 68));
+}
+
+/// runc's "mount order, container idmap source (userns)". Mapping takes privileges over the filesystem,
+/// which init hasn't then: husk does it.
+fn what_was_mounted_inside_can_be_mapped_for_a_user_namespace(lab: &Lab) {
+    let source = owned(lab, 7, 8);
+    let bundle = lab.bundle().dir("mnt").dir("tmp").dir("srv");
+    let first = bundle.rootfs().join("mnt");
+    let container = mapped(&first, &["bind", "idmap"], json!([]), json!([]));
+    let (uids, gids) = (map(0, 100_050, 9), map(0, 100_060, 9));
+    let own = at(mapped(&first, &["bind", "idmap"], uids, gids), "/srv");
+    let bundle = bundle
+        .bind(&source, "/mnt", &["bind"])
+        .mount(container)
+        .mount(own);
+    let words = "stat /mnt/file -- stat /tmp/file -- stat /srv/file";
+    let answers = lab.ask(in_user_namespace(bundle), words);
+    assert_eq!(owner(&answers[0]), NOBODY);
+    assert_eq!(owner(&answers[1]), (7, 8));
+    assert_eq!(owner(&answers[2]), (57, 68));
+}
+
+fn what_was_mounted_inside_and_mapped_cannot_be_mapped_again(lab: &Lab) {
+    let source = owned(lab, 7, 8);
+    let bundle = lab.bundle().dir("mnt").dir("tmp");
+    let first = bundle.rootfs().join("mnt");
+    let once = mapped(&source, &["bind", "idmap"], json!([]), json!([]));
+    let twice = mapped(&first, &["bind", "idmap"], json!([]), json!([]));
+    let bundle = bundle.mount(at(once, "/mnt")).mount(twice);
+    lab.run(&in_user_namespace(bundle))
+        .refused()
+        .says("/mounts/8")
+        .says("id-mapped already");
 }
 
 fn ids_that_do_not_exist_here_are_refused(lab: &Lab) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use super::tests;
@@ -11,6 +12,8 @@ use crate::lab::Lab;
 tests! {
     the_default_mounts_have_their_types_and_options,
     mounts_are_made_in_their_order,
+    mounts_are_listed_in_their_order,
+    a_shared_bind_mount_reaches_the_host,
     an_option_makes_a_bind_whatever_the_type,
     a_bind_source_may_be_relative_to_the_bundle,
     a_bind_source_may_be_a_link,
@@ -97,6 +100,76 @@ fn mounts_are_made_in_their_order(lab: &Lab) {
         lab.ask(bundle, "cat /tmp/who -- cat /tmp/sub/who"),
         [json!("second"), json!("first")]
     );
+}
+
+/// The validation of OCI's runtime-tools, `mounts`: since Linux 6.8 the kernel lists mounts as they were
+/// made, whenever they were attached.
+fn mounts_are_listed_in_their_order(lab: &Lab) {
+    let source = directory(lab);
+    let targets = ["/srv/a", "/srv/b", "/srv/c", "/srv/d", "/srv/e"];
+    let tmpfs = |target| json!({ "destination": target, "type": "tmpfs", "source": "tmpfs" });
+    for options in [
+        &["bind"][..],
+        &["rbind", "ro"],
+        &["rbind", "private", "nosuid"],
+        &["rbind", "rshared"],
+    ] {
+        for user_namespace in [false, true] {
+            let bundle = targets
+                .iter()
+                .fold(lab.bundle(), |made, dir| made.dir(&dir[1..]));
+            let bundle = bundle
+                .bind(&source, targets[0], options)
+                .mount(tmpfs(targets[1]))
+                .bind(&source, targets[2], options)
+                .mount(tmpfs(targets[3]))
+                .bind(&source, targets[4], options);
+            let bundle = match user_namespace {
+                true => bundle.user_namespace(100_000, 65536),
+                false => bundle,
+            };
+            let order: Vec<String> = bundle.config["mounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|mount| mount["destination"].as_str().unwrap().to_owned())
+                .collect();
+            let facts = lab.facts(&bundle);
+            let listed: Vec<&str> = facts["mounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|mount| mount["target"].as_str())
+                .filter(|target| order.iter().any(|wanted| wanted == target))
+                .collect();
+            assert_eq!(
+                listed, order,
+                "{options:?}, in a user namespace: {user_namespace}"
+            );
+        }
+    }
+}
+
+/// What the container mounts in it: for volumes that a container provides, engines ask for both.
+fn a_shared_bind_mount_reaches_the_host(lab: &Lab) {
+    let none = None::<&str>;
+    let source = directory(lab);
+    mount(Some(&source), &source, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, &source, none, MsFlags::MS_SHARED, none).unwrap();
+    let bundle = lab
+        .bundle()
+        .capabilities(&["CAP_SYS_ADMIN"])
+        .bind(&source, "/tmp", &["rbind", "rshared"])
+        .set("/linux/rootfsPropagation", "rshared")
+        .payload("mkdir /tmp/x -- mount x /tmp/x tmpfs none -- create /tmp/x/file y -- pause");
+    let container = lab.start(&bundle);
+    let answers = container.wait_for_lines(3);
+    assert_eq!(answers, [json!(true), json!(true), json!(true)]);
+    let seen = fs::read_to_string(source.join("x/file"));
+    container.end();
+    nix::mount::umount(&source.join("x")).unwrap();
+    nix::mount::umount(&source).unwrap();
+    assert_eq!(seen.unwrap(), "y");
 }
 
 fn an_option_makes_a_bind_whatever_the_type(lab: &Lab) {

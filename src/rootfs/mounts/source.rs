@@ -1,5 +1,5 @@
-//! What a mount shows, opened before the container is there: as a detached mount with its flags and
-//! its mapping of ids.
+//! What a mount shows, opened as a detached mount with its flags and its mapping of ids: before the
+//! container is there, or when its turn comes.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -7,10 +7,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{Kind, Mount, pointer};
+use super::{Kind, Mount, Opened, pointer};
 use crate::error::{Error, Result, Step};
 use crate::rootfs::handle::Rootfs;
-use crate::rootfs::idmap::Donors;
+use crate::rootfs::idmap::{Donors, MapIds};
 use crate::sys::mount::{self, Attributes};
 
 /// Flags of statfs(2) that belong to the mount and that the kernel locks where a mount comes from
@@ -25,18 +25,18 @@ const LOCKED: [(u64, &str, &str); 4] = [
 const LOCKED_TIMES: u64 = libc::ST_NOATIME | libc::ST_NODIRATIME | mount::ST_RELATIME;
 
 impl Mount {
-    /// Opens the source of a bind mount. Runs where the host's files can be reached: in the runtime's
+    /// Opens the source of a bind mount, unless that is to be done in its turn. Runs where the host's files can be reached: in the runtime's
     /// mount namespace and with its privileges. So is a filesystem made that is to be id-mapped, which
     /// takes privileges over it.
     pub fn open_source(&mut self, donors: &mut Donors) -> Result<()> {
         let tree = match &self.kind {
-            Kind::Bind { inside: true, .. } => {
-                return self.keep_mapping(donors);
-            }
             Kind::Bind {
-                source, recursive, ..
+                source,
+                recursive,
+                opened: Opened::Before,
             } => mount::clone_tree(mount::CWD, source, *recursive)
                 .or_fail(|errno| self.no_source(source, errno))?,
+            Kind::Bind { .. } => return self.keep_mapping(donors),
             Kind::Filesystem { .. } if self.idmap.is_some() => self.make_filesystem(None)?,
             _ => return Ok(()),
         };
@@ -52,7 +52,7 @@ impl Mount {
         Ok(())
     }
 
-    /// For a source that is there only when its turn comes.
+    /// For a source that is opened when its turn comes.
     fn keep_mapping(&mut self, donors: &mut Donors) -> Result<()> {
         if let Some(idmap) = &self.idmap {
             let namespace = donors.find(idmap, &pointer(self.index))?;
@@ -62,19 +62,32 @@ impl Mount {
         Ok(())
     }
 
-    /// A source inside the container: what entries before this one have mounted there is part of it.
-    pub(super) fn open_inside(&self, root: &Rootfs, source: &Path) -> Result<OwnedFd> {
-        let Kind::Bind { recursive, .. } = self.kind else {
+    /// Opens a source whose turn has come: where husk would find it, or inside the container, where what
+    /// entries before this one have mounted is part of it.
+    pub(super) fn open_in_turn(&self, root: &Rootfs, map_ids: MapIds) -> Result<OwnedFd> {
+        let Kind::Bind {
+            source,
+            recursive,
+            opened,
+        } = &self.kind
+        else {
             return Err(self.error("mount").because("it has no source"));
         };
-        let file = root
-            .lookup(source)
-            .or_fail(|errno| self.no_source(source, errno))?;
-        let tree = mount::clone_tree(file.as_raw_fd(), "", recursive)
-            .or_fail(|errno| self.no_source(source, errno))?;
-        if let (Some(donor), Some(idmap)) = (&self.donor, &self.idmap) {
-            mount::map_ids(tree.as_fd(), idmap.recursive, donor.as_fd())
-                .or_fail(|errno| self.not_mapped(&tree, errno))?;
+        let tree = match opened {
+            Opened::Before => return Err(self.error("mount").because("its source was not opened")),
+            Opened::InTurn => mount::clone_tree(mount::CWD, source, *recursive),
+            Opened::Inside => root
+                .lookup(source)
+                .and_then(|file| mount::clone_tree(file.as_raw_fd(), "", *recursive)),
+        }
+        .or_fail(|errno| self.no_source(source, errno))?;
+        match (&self.idmap, &self.donor) {
+            (Some(idmap), Some(donor)) => {
+                mount::map_ids(tree.as_fd(), idmap.recursive, donor.as_fd())
+                    .or_fail(|errno| self.not_mapped(&tree, errno))?;
+            }
+            (Some(_), None) => map_ids(self.index, tree.as_fd())?,
+            (None, _) => {}
         }
         self.set_source_flags(&tree)?;
         Ok(tree)
