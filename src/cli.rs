@@ -34,11 +34,17 @@ pub enum Invocation {
 }
 
 /// Reads the words after the program's name. The global options are left in `said` even
-/// when a later word is wrong, so that the error reaches the log that was asked for.
-pub fn parse(words: impl Iterator<Item = OsString>, said: &mut Said) -> Result<Invocation> {
+/// when a later word is wrong, so that the error reaches the log that was asked for. `met` is called with
+/// the command as soon as that is known, before any of its options is read.
+pub fn parse(
+    words: impl Iterator<Item = OsString>,
+    said: &mut Said,
+    met: impl FnMut(&Command) -> Result<()>,
+) -> Result<Invocation> {
     let mut line = Line {
         words,
         said,
+        met,
         command: None,
         options: Vec::new(),
         positionals: Vec::new(),
@@ -70,9 +76,10 @@ pub fn parse(words: impl Iterator<Item = OsString>, said: &mut Said) -> Result<I
     })
 }
 
-struct Line<'a, W> {
+struct Line<'a, W, M> {
     words: W,
     said: &'a mut Said,
+    met: M,
     command: Option<(&'static Command, clap::Command)>,
     /// Of the command, in canonical form.
     options: Vec<OsString>,
@@ -95,7 +102,7 @@ struct Known {
     global: bool,
 }
 
-impl<W: Iterator<Item = OsString>> Line<'_, W> {
+impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W, M> {
     fn read(&mut self) -> Result<()> {
         while let Some(word) = self.words.next() {
             if self.only_positionals {
@@ -128,6 +135,7 @@ impl<W: Iterator<Item = OsString>> Line<'_, W> {
                     let asks = self.help || self.words.any(|word| word == "-h" || word == "--help");
                     usage::unknown_command(&word, asks)
                 })?;
+            (self.met)(command)?;
             self.command = Some((command, command.definition()));
             return Ok(());
         };

@@ -195,6 +195,15 @@ fn parse_count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| "want a number".into())
 }
 
+/// For the commands that put a process into a container: moves husk out of reach. At once, as what was read
+/// of the command line before is read again.
+pub fn protect(command: &Command) -> Result<()> {
+    match command.name {
+        "run" | "create" | "exec" => protect::run_protected(),
+        _ => Ok(()),
+    }
+}
+
 /// For the commands that put a process into a container, before anything else: takes count of what it
 /// is to get, drops every other descriptor that the caller left open but the one that `document` may
 /// be, and moves husk out of reach.
@@ -227,12 +236,12 @@ fn enter_container(preserved: u32, document: Option<&Path>) -> Result<Passed> {
             )));
         }
     }
+    protect::run_protected()?;
     fd::cloexec_from(first).step("close", "descriptors of the caller")?;
     if let Some(number) = document.and_then(named_descriptor) {
         // One that isn't open says so when it is read.
         let _ = fd::keep(number);
     }
-    protect::run_protected()?;
     stop_ignoring()?;
     Ok(passed)
 }
@@ -249,18 +258,23 @@ fn named_descriptor(path: &Path) -> Option<u32> {
 /// SIGPIPE stays with husk until then.
 fn stop_ignoring() -> Result<()> {
     const STATUS: &str = "/proc/self/status";
-    let status = fd::read_whole(STATUS).step("read", STATUS)?;
-    let ignored = String::from_utf8_lossy(&status)
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    // Who is in many groups has a line of them before this one.
+    let ignored = match ignored_in(&fd::read_beginning(STATUS).step("read", STATUS)?) {
+        Some(mask) => mask,
+        None => ignored_in(&fd::read_whole(STATUS).step("read", STATUS)?).unwrap_or(0),
+    };
     for number in (1..=64).filter(|number| ignored >> (number - 1) & 1 == 1) {
         if number != libc::SIGPIPE {
             reset_signal_action(number);
         }
     }
     Ok(())
+}
+
+fn ignored_in(status: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(status).ok()?;
+    let (_, mask) = text.split_once("\nSigIgn:\t")?;
+    u64::from_str_radix(mask.get(..16)?, 16).ok()
 }
 
 /// Writes to standard output, where engines expect this text and nothing else. Returns exit status 0.
@@ -276,6 +290,15 @@ pub fn print(text: &str) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_only_where_all_digits_are() {
+        let status =
+            b"Groups:\t0 \nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001002\nSigCgt:\t0";
+        assert_eq!(ignored_in(status), Some(0x1002));
+        assert_eq!(ignored_in(&status[..55]), None);
+        assert_eq!(ignored_in(&status[..30]), None);
+    }
 
     #[test]
     fn definitions_are_sound() {

@@ -31,8 +31,10 @@ use serde_json::Value;
 
 pub use self::notify::Started;
 pub use self::postmortem::Postmortem;
-use self::record::{Home, Phase, Record};
+pub use self::record::Record;
+use self::record::{Home, Phase};
 use self::stat::stat_of;
+use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
 use crate::log;
@@ -151,6 +153,29 @@ fn lock(home: Home, id: &str) -> Result<Container> {
     })
 }
 
+impl Record {
+    /// What can be told without the container's directory: all of what has come into being here.
+    pub fn status(&self) -> Result<Option<Status>> {
+        if self.phase == Phase::Creating {
+            return Ok(None);
+        }
+        let Some(seen) = self.init.and_then(record::Init::look) else {
+            return Ok(Some(Status::Stopped));
+        };
+        if let Some(place) = &self.cgroup
+            && Cgroup::is_frozen_at(place)?
+        {
+            return Ok(Some(Status::Paused));
+        }
+        Ok(match (self.restored, seen.is_unborn()) {
+            // By CRIU, which executes nothing.
+            (true, _) => None,
+            (false, true) => Some(Status::Created),
+            (false, false) => Some(Status::Running),
+        })
+    }
+}
+
 impl Container {
     pub fn id(&self) -> &str {
         &self.record.id
@@ -184,26 +209,19 @@ impl Container {
     }
 
     pub fn status(&self) -> Result<Status> {
-        if self.record.phase == Phase::Creating {
+        if let Some(status) = self.record.status()? {
+            return Ok(status);
+        }
+        Ok(match self.record.phase {
             // A creator that was killed holds no lock any more.
-            return Ok(match !self.locked && self.home.is_locked() {
+            Phase::Creating => match !self.locked && self.home.is_locked() {
                 true => Status::Creating,
                 false => Status::Stopped,
-            });
-        }
-        if self.init().is_none() {
-            return Ok(Status::Stopped);
-        }
-        let frozen = match self.cgroup()? {
-            Some(cgroup) => cgroup.is_frozen()?,
-            None => false,
-        };
-        Ok(if frozen {
-            Status::Paused
-        } else if self.home.is_waiting() {
-            Status::Created
-        } else {
-            Status::Running
+            },
+            Phase::Created => match self.home.is_waiting() {
+                true => Status::Created,
+                false => Status::Running,
+            },
         })
     }
 
@@ -262,12 +280,11 @@ impl Container {
             }
             Err(error) => Err(error),
             Ok(()) => {
-                let pidfd = container.init();
                 let both = readiness.zip(container.pid());
                 Ok(both.map(|(readiness, pid)| Started {
                     readiness,
                     pid,
-                    pidfd,
+                    pidfd: container.init(),
                 }))
             }
         }
@@ -293,10 +310,9 @@ impl Container {
             })
         })?;
         // The end of the connection is execution or death; of a process that is there the kernel knows
-        // which (PF_FORKNOEXEC of include/linux/sched.h).
-        const NEVER_EXECUTED: u64 = 0x40;
+        // which.
         match self.pid().and_then(stat_of) {
-            Some(stat) if stat.flags & NEVER_EXECUTED != 0 => Err(Error::new("start container")
+            Some(stat) if stat.is_unborn() => Err(Error::new("start container")
                 .on(self.id())
                 .because("its process ended before the program was executed")
                 .hint("killed? compare linux.resources.memory.limit and linux.seccomp")),
@@ -364,42 +380,31 @@ impl Container {
 
     /// Removes the container and everything that `create` made for it.
     pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
-        let found = match look_up(root, id) {
+        check_id(id)?;
+        let home = match Home::open(root, id)? {
+            Some(home) => home,
+            None if force => return Ok(()),
+            None => return Err(missing(id)),
+        };
+        home.lock()?;
+        match home.read() {
+            Ok(Some(record)) => Container {
+                home,
+                record,
+                locked: true,
+            }
+            .delete_locked(force),
+            Ok(None) if !force => Err(missing(id)),
+            // Another delete was faster, and the name may be another container's by now.
+            Ok(None) if home.is_gone() => Ok(()),
+            // Its creator was killed before it made anything.
+            Ok(None) => home.remove(),
             // Nobody can say any more what belongs to it.
             Err(error) if force && error.code() == Some(Errno::EBADMSG) => {
                 log::warning(format_args!("{error}"));
-                return match Home::open(root, id)? {
-                    Some(home) => home.remove(),
-                    None => Ok(()),
-                };
+                home.remove()
             }
-            found => found?,
-        };
-        match found {
-            Found::Nothing if force => Ok(()),
-            Found::Nothing => Err(missing(id)),
-            Found::Remains(home) => {
-                if !force && !home.is_locked() {
-                    return Err(missing(id));
-                }
-                home.lock()?;
-                match home.read()? {
-                    // Its creator was only slow.
-                    Some(record) => Container {
-                        home,
-                        record,
-                        locked: true,
-                    }
-                    .delete_locked(force),
-                    None => home.remove(),
-                }
-            }
-            Found::Container(container) => match lock(container.home, id) {
-                Ok(container) => container.delete_locked(force),
-                // Another delete was faster.
-                Err(_) if force && matches!(look_up(root, id)?, Found::Nothing) => Ok(()),
-                Err(error) => Err(error),
-            },
+            Err(error) => Err(error),
         }
     }
 
@@ -426,8 +431,17 @@ impl Container {
 
     /// Kills what is left, undoes `create`, and runs the last hooks.
     fn destroy(self) -> Result<()> {
-        trace::step("kill what is left", || self.kill())?;
-        trace::step("remove cgroup", || self.remove_cgroup())?;
+        // Of most containers nothing is left but an empty cgroup.
+        let cgroup = self.record.cgroup.as_ref();
+        let gone = self.init().is_none()
+            && match cgroup {
+                Some(place) => trace::step("remove cgroup", || place.remove_empty())?,
+                None => true,
+            };
+        if !gone {
+            trace::step("kill what is left", || self.kill())?;
+            trace::step("remove cgroup", || self.remove_cgroup())?;
+        }
         if let Some(rdt) = &self.record.rdt {
             rdt.remove()?;
         }

@@ -1,6 +1,8 @@
 //! The door: the command line in, the exit status out, and the only place that prints an error.
 
-use std::process::ExitCode;
+#![cfg_attr(not(test), no_main)]
+
+use std::ffi::OsString;
 
 use husk::cli::{self, Invocation, Said};
 use husk::commands::{self, VERSION};
@@ -11,7 +13,11 @@ use husk::trace;
 #[global_allocator]
 static MEMORY: Arena<{ 1 << 20 }> = Arena::new();
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+husk::start_with!(run);
+
+#[cfg_attr(test, allow(dead_code))]
+fn run(words: Vec<OsString>) -> u8 {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&anyhow::anyhow!(
             "internal error at {}",
@@ -28,10 +34,10 @@ fn main() -> ExitCode {
         log::error(&anyhow::Error::from(
             husk::error::Error::new("open").on("/dev/null").errno(errno),
         ));
-        return ExitCode::FAILURE;
+        return 1;
     }
     let mut said = Said::default();
-    let parsed = cli::parse(std::env::args_os().skip(1), &mut said);
+    let parsed = cli::parse(words.into_iter(), &mut said, commands::protect);
     // The log first: what is wrong with the command line belongs there, too.
     let log = log::init(said.log.as_deref(), said.log_format, said.log_level());
     let log = log.and_then(|()| said.trace.as_deref().map_or(Ok(()), trace::init));
@@ -48,7 +54,7 @@ fn main() -> ExitCode {
             (trace::step(command.name, run), command.failure)
         }
     };
-    ExitCode::from(match result {
+    match result {
         Ok(status) => {
             log::succeeded();
             status
@@ -57,7 +63,7 @@ fn main() -> ExitCode {
             log::error(&error);
             failure
         }
-    })
+    }
 }
 
 fn place_and_message(panic: &std::panic::PanicHookInfo<'_>) -> String {

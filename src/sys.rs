@@ -14,5 +14,6 @@ pub mod process;
 pub mod sched;
 pub mod seccomp;
 pub mod socket;
+pub mod start;
 pub mod tty;
 pub mod xattr;

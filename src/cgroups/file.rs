@@ -36,10 +36,13 @@ pub fn open_dir(at: impl AsFd, name: impl AsRef<OsStr>) -> nix::Result<OwnedFd> 
     open(at, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
+pub fn read(at: impl AsFd, name: &str) -> nix::Result<String> {
+    read_whole(open(at, name, OFlag::O_RDONLY)?)
+}
+
 /// A file that the kernel makes as one piece: all but the lists of processes. What comes short
 /// of the buffer is the whole, so no second read(2) asks for the end.
-pub fn read(at: impl AsFd, name: &str) -> nix::Result<String> {
-    let file = open(at, name, OFlag::O_RDONLY)?;
+pub fn read_whole(file: OwnedFd) -> nix::Result<String> {
     let mut buffer = [0; 4096];
     loop {
         match nix::unistd::read(&file, &mut buffer) {

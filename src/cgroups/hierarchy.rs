@@ -87,6 +87,14 @@ pub(super) fn open_absolute(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     openat2(AT_FDCWD, path, how)
 }
 
+/// The same for a file, to read.
+pub(super) fn open_file(path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(AT_FDCWD, path, how)
+}
+
 pub(super) fn is_cgroup2(fd: impl AsFd) -> nix::Result<bool> {
     Ok(fstatfs(fd)?.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }

@@ -9,7 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
 
-use super::tree::Cgroup;
+use super::hierarchy::open_file;
+use super::tree::{Cgroup, Place};
 use super::{file, walk};
 use crate::error::{Error, Result, Step};
 
@@ -118,6 +119,21 @@ impl Cgroup {
         let events = file::read(self.fd(), "cgroup.events")
             .step("read cgroup.events of", self.path().display())?;
         Ok(file::keyed(&events, "frozen") == Some(1))
+    }
+
+    /// The same of a record's cgroup, which is looked at closely only if it is.
+    pub fn is_frozen_at(place: &Place) -> Result<bool> {
+        let path = place.path().join("cgroup.events");
+        let frozen = match open_file(&path).and_then(file::read_whole) {
+            Ok(events) => file::keyed(&events, "frozen") == Some(1),
+            // Gone, or going.
+            Err(Errno::ENOENT | Errno::ENODEV) => false,
+            Err(errno) => return Err(errno).step("read", path.display()),
+        };
+        match frozen {
+            true => Cgroup::open(place)?.map_or(Ok(false), |cgroup| cgroup.is_frozen()),
+            false => Ok(false),
+        }
     }
 
     /// Whether controllers are on below it: then it can't have processes itself, cgroups(7), "No internal

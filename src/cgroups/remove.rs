@@ -53,6 +53,26 @@ impl Place {
         self.remove_parents()
     }
 
+    /// The same for a cgroup that nobody has used further: false where it takes more.
+    pub fn remove_empty(&self) -> Result<bool> {
+        let path = self.path();
+        let (None, Some(inode)) = (&self.owner, self.inode) else {
+            return Ok(false);
+        };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(false);
+        };
+        let Ok(parent) = open_absolute(parent, OFlag::O_RDONLY) else {
+            return Ok(false);
+        };
+        let same = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| stat.st_ino == inode);
+        if !same || unlinkat(&parent, name, UnlinkatFlags::RemoveDir).is_err() {
+            return Ok(false);
+        }
+        self.remove_parents().map(|()| true)
+    }
+
     /// Nobody was there to stop the unit. Should its manager only be out of sight, it removes the empty
     /// cgroup by itself; one that was taken away from under it would leave it a unit that never ends.
     fn leave_to_owner(&self) {

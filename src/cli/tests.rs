@@ -14,7 +14,7 @@ fn words(line: &str) -> Vec<OsString> {
 
 fn parse_line(line: &str) -> Result<(&'static str, ArgMatches, Global, Said)> {
     let mut said = Said::default();
-    match parse(words(line).into_iter(), &mut said)? {
+    match parse(words(line).into_iter(), &mut said, |_| Ok(()))? {
         Invocation::Run {
             command,
             matches,
@@ -33,7 +33,7 @@ fn args<A: FromArgMatches>(line: &str) -> A {
 }
 
 fn printed(line: &str) -> String {
-    match parse(words(line).into_iter(), &mut Said::default()) {
+    match parse(words(line).into_iter(), &mut Said::default(), |_| Ok(())) {
         Ok(Invocation::Print(text)) => text,
         Ok(Invocation::Run { command, .. }) => panic!("{line}: ran {}", command.name),
         Err(error) => panic!("{line}: {error}"),

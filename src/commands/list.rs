@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::{Global, print};
-use crate::container::{self, Container, Found, Postmortem, Status, record};
+use crate::container::{self, Container, Found, Postmortem, Record, Status, record};
 use crate::error::{Error, Result};
 use crate::log;
 
@@ -48,12 +49,19 @@ pub struct Shown {
 impl Shown {
     pub fn of(container: &Container) -> Result<Shown> {
         let status = container.status()?;
-        let record = &container.record;
+        Ok(Shown::new(
+            &container.record,
+            status,
+            container.postmortem(status),
+        ))
+    }
+
+    fn new(record: &Record, status: Status, postmortem: Postmortem) -> Shown {
         let pid = match status {
             Status::Stopped => 0,
             _ => record.init.map_or(0, |init| init.pid),
         };
-        Ok(Shown {
+        Shown {
             oci_version: record.oci_version.clone(),
             id: record.id.clone(),
             pid,
@@ -63,8 +71,8 @@ impl Shown {
             created: record.created.clone(),
             annotations: record.annotations.clone(),
             owner: owner(record.owner),
-            postmortem: container.postmortem(status),
-        })
+            postmortem,
+        }
     }
 }
 
@@ -90,7 +98,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
                 .errno(nix::errno::Errno::ENOENT)
                 .into());
         }
-        ids => ids.unwrap_or_default(),
+        ids => ids,
+    };
+    let Some((root, ids)) = ids else {
+        return Ok(print(&args.show(&[])?)?);
     };
     if args.quiet {
         let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
@@ -98,6 +109,14 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     }
     let mut containers = Vec::new();
     for id in ids {
+        // Most containers run, and a record and two files of the kernel's say all of one that does.
+        if let Some(record) = record::glance(root.as_fd(), &id)
+            && let Ok(Some(status)) = record.status()
+            && status != Status::Stopped
+        {
+            containers.push(Shown::new(&record, status, Postmortem::default()));
+            continue;
+        }
         // It may go at any moment, and one that can't be read mustn't hide the others.
         match container::look_up(&global.root, &id) {
             Ok(Found::Container(container)) => match Shown::of(&container) {
@@ -113,10 +132,17 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             Err(error) => log::warning(format_args!("{error}")),
         }
     }
-    Ok(print(&match args.format {
-        Format::Json => format!("{}\n", serde_json::to_string(&containers)?),
-        Format::Table => table(&containers),
-    })?)
+    Ok(print(&args.show(&containers)?)?)
+}
+
+impl Args {
+    fn show(&self, containers: &[Shown]) -> serde_json::Result<String> {
+        Ok(match self.format {
+            _ if self.quiet => String::new(),
+            Format::Json => format!("{}\n", serde_json::to_string(containers)?),
+            Format::Table => table(containers),
+        })
+    }
 }
 
 /// Columns at least 12 wide and 3 apart, as runc's.

@@ -15,7 +15,7 @@ use super::plan::{Plan, check_terminal};
 use super::record::{self, Home, Init as InitRecord, Phase};
 use super::rootless::Demand;
 use super::{Container, check_id, notify};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Finding};
 use crate::cgroups::systemd::Scope;
 use crate::cgroups::{self, Cgroup, Site};
 use crate::error::{Error, Result, Step};
@@ -80,11 +80,15 @@ pub(super) fn load(request: &Request) -> Result<Bundle> {
         return Err(record::taken(request.id));
     }
     let bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
-    for warning in bundle.warnings.iter().chain(&bundle.unknown_properties()) {
-        log::warning(format_args!("config.json {warning}"));
-    }
+    warn(&bundle.warnings);
     check_terminal(&bundle.spec, request)?;
     Ok(bundle)
+}
+
+fn warn(findings: &[Finding]) {
+    for finding in findings {
+        log::warning(format_args!("config.json {finding}"));
+    }
 }
 
 pub fn create(request: &Request) -> Result<Created> {
@@ -190,12 +194,21 @@ impl Work {
             record.rdt = None;
             record.rdt = Some(rdt.make()?);
         }
+        Ok(made)
+    }
+
+    /// What nobody needs before the process is there: now it is done while that is at work. The record gets
+    /// the cgroup's inode; without it nothing but an empty cgroup would be removed.
+    pub fn note(&self, bundle: &Bundle) -> Result<()> {
         let home = &self.container.home;
         trace::step("write record", || {
             home.write(&self.container.record)?;
-            home.write_config(&plan.bundle.raw)
+            home.write_config(&bundle.raw)
         })?;
-        Ok(made)
+        warn(&trace::step("look for unknown properties", || {
+            bundle.unknown_properties()
+        }));
+        Ok(())
     }
 
     fn make(
@@ -296,6 +309,7 @@ impl Work {
                 delegate_to(owner, cgroup, request.rootless)?;
             }
         }
+        self.note(&plan.bundle)?;
         let mut network = plan.network;
         let mut terminal = None;
         let failure = loop {

@@ -291,6 +291,7 @@ impl Plan {
                 .network
                 .as_ref()
                 .and_then(|network| network.journey(joined.map(|(_, path)| path))),
+            restored: false,
             notify: false,
             seccomp_agent: self.seccomp_agent.clone(),
             rdt: self.rdt.as_ref().map(|rdt| rdt.place().clone()),

@@ -12,13 +12,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,7 @@ use crate::sys;
 const FORMAT: u32 = 2;
 
 const RECORD: &str = "record.json";
+const NEW_RECORD: &str = "record.new";
 const CONFIG: &str = "config.json";
 const SOCKET: &str = "start.sock";
 const NOTIFY_DIRECTORY: &str = "notify";
@@ -92,6 +93,9 @@ pub struct Record {
     /// Network devices that `create` moves to where they outlive the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,
+    /// CRIU made its first process, which then has executed nothing and yet may run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// Whether its program says at a socket of husk's that it is ready.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub notify: bool,
@@ -198,8 +202,8 @@ impl Home {
     pub fn write(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::new("write record").because(error.to_string()))?;
-        self.write_file("record.new", &text)?;
-        renameat(&self.fd, "record.new", &self.fd, RECORD)
+        self.write_file(NEW_RECORD, &text)?;
+        renameat(&self.fd, NEW_RECORD, &self.fd, RECORD)
             .step("write", self.path.join(RECORD).display())
     }
 
@@ -209,25 +213,15 @@ impl Home {
     /// `EBADMSG` for one that can't be understood.
     pub fn read(&self) -> Result<Option<Record>> {
         let path = self.path.join(RECORD);
-        let file = match openat(&self.fd, RECORD, FILE, Mode::empty()) {
-            Err(Errno::ENOENT) => return Ok(None),
-            file => file.step("open", path.display())?,
-        };
-        let text = sys::fd::read_to_end(file.as_fd()).step("read", path.display())?;
-        let bad = |reason: String| {
-            Error::new("read record")
-                .on(path.display())
-                .because(reason)
-                .errno(Errno::EBADMSG)
-        };
-        let record: Record = serde_json::from_slice(&text).map_err(|error| {
-            bad(error.to_string()).hint("husk delete --force removes what can be found of it")
-        })?;
-        match record.format {
-            FORMAT => Ok(Some(record)),
-            other => Err(bad(format!("format {other} is not known to this husk"))
-                .hint("it was written by another version of husk: use that one")),
+        match openat(&self.fd, RECORD, FILE, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            file => parse(file.step("open", path.display())?, &path).map(Some),
         }
+    }
+
+    /// Whether the directory was removed while it was open here.
+    pub fn is_gone(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     pub fn write_config(&self, raw: &[u8]) -> Result<()> {
@@ -237,7 +231,7 @@ impl Home {
     pub fn read_config(&self) -> Result<Vec<u8>> {
         let path = self.path.join(CONFIG);
         let file = openat(&self.fd, CONFIG, FILE, Mode::empty()).step("open", path.display())?;
-        sys::fd::read_to_end(file.as_fd()).step("read", path.display())
+        sys::fd::read_regular(file.as_fd()).step("read", path.display())
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -336,19 +330,60 @@ impl Home {
 
     /// Removes everything, the record last: before that it can be done again.
     pub fn remove(self) -> Result<()> {
-        let notify = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
-        let _ = unlinkat(&self.fd, notify.as_str(), UnlinkatFlags::NoRemoveDir);
-        let _ = unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir);
-        for name in [SOCKET, CONFIG, "record.new", RECORD] {
-            match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+        self.unlink(&[SOCKET, CONFIG, RECORD])?;
+        let remove = || unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir);
+        let removed = match remove() {
+            // What few containers have, or a killed husk has left.
+            Err(Errno::ENOTEMPTY) => {
+                let notify = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
+                self.unlink(&[NEW_RECORD, &notify])?;
+                let _ = unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir);
+                remove()
+            }
+            removed => removed,
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).step("remove", self.path.display()),
+        }
+    }
+
+    fn unlink(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            match unlinkat(&self.fd, *name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno).step("remove", self.path.join(name).display()),
             }
         }
-        match nix::unistd::unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => Err(errno).step("remove", self.path.display()),
-        }
+        Ok(())
+    }
+}
+
+/// The record of a container below `root`, in as few calls as there can be; `None` where it takes a closer
+/// look to tell what is there.
+pub fn glance(root: BorrowedFd, id: &str) -> Option<Record> {
+    let path = Path::new(id).join(RECORD);
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    parse(openat2(root, &path, how).ok()?, &path).ok()
+}
+
+fn parse(file: OwnedFd, path: &Path) -> Result<Record> {
+    let text = sys::fd::read_regular(file.as_fd()).step("read", path.display())?;
+    let bad = |reason: String| {
+        Error::new("read record")
+            .on(path.display())
+            .because(reason)
+            .errno(Errno::EBADMSG)
+    };
+    let record: Record = serde_json::from_slice(&text).map_err(|error| {
+        bad(error.to_string()).hint("husk delete --force removes what can be found of it")
+    })?;
+    match record.format {
+        FORMAT => Ok(record),
+        other => Err(bad(format!("format {other} is not known to this husk"))
+            .hint("it was written by another version of husk: use that one")),
     }
 }
 
@@ -403,8 +438,8 @@ fn open_root(root: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// The ids under `root`; `None` if there is no such directory.
-pub fn ids(root: &Path) -> Result<Option<Vec<String>>> {
+/// The ids under `root`, and that directory; `None` if it isn't there.
+pub fn ids(root: &Path) -> Result<Option<(OwnedFd, Vec<String>)>> {
     let entries = match std::fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         entries => entries.step("read directory", root.display())?,
@@ -418,5 +453,5 @@ pub fn ids(root: &Path) -> Result<Option<Vec<String>>> {
         }
     }
     ids.sort();
-    Ok(Some(ids))
+    Ok(Some((open_root(root)?, ids)))
 }

@@ -109,6 +109,7 @@ impl Work {
         streams: &[String],
     ) -> Result<Created> {
         let (cgroup, scope) = self.prepare(&mut plan, ground)?;
+        self.note(&plan.bundle)?;
         let in_user_namespace = plan.namespaces.in_user_namespace();
         let delegate = delegated_owner(&plan.bundle.spec, &plan.namespaces);
         let root = std::path::absolute(self.container.home.path())
@@ -179,7 +180,7 @@ impl Work {
                     // It waits, and goes on when this returns: it may end at any time then.
                     let pidfd = sys::process::pidfd_open(pid).step("open process", pid)?;
                     first = Some((pid, pidfd));
-                    self.note(pid)
+                    self.note_process(pid)
                 }
                 _ => Ok(()),
             }
@@ -223,9 +224,10 @@ impl Work {
         hooks::run(Point::CreateRuntime, &listed.create_runtime, &state, bundle)
     }
 
-    fn note(&mut self, pid: Pid) -> Result<()> {
+    fn note_process(&mut self, pid: Pid) -> Result<()> {
         self.container.record.init = Some(InitRecord::of(pid)?);
         self.container.record.phase = Phase::Created;
+        self.container.record.restored = true;
         self.container.note_namespaces(pid);
         self.container.home.write(&self.container.record)
     }

@@ -2,8 +2,6 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::record::Init;
@@ -22,25 +20,38 @@ impl Init {
 
     /// A handle to the process, unless it has ended.
     pub(super) fn open(self) -> Option<OwnedFd> {
-        let pid = Pid::from_raw(self.pid);
-        let pidfd = sys::process::pidfd_open(pid).ok()?;
+        let pidfd = sys::process::pidfd_open(Pid::from_raw(self.pid)).ok()?;
         // Only now: from here on the number can't be given to another process unnoticed.
-        let stat = stat_of(pid)?;
+        self.look().map(|_| pidfd)
+    }
+
+    /// What is to be seen of it now, unless it has ended.
+    pub(super) fn look(self) -> Option<Stat> {
+        let stat = stat_of(Pid::from_raw(self.pid))?;
         let ended = matches!(stat.state, 'Z' | 'X' | 'x');
-        (stat.start_time == self.start_time && !ended).then_some(pidfd)
+        (stat.start_time == self.start_time && !ended).then_some(stat)
     }
 }
 
 /// Fields 3, 9 and 22 of proc_pid_stat(5).
 pub(super) struct Stat {
     pub state: char,
-    pub flags: u64,
+    flags: u64,
     pub start_time: u64,
+}
+
+impl Stat {
+    /// Whether it still is what was made, and has never executed a program.
+    pub fn is_unborn(&self) -> bool {
+        // PF_FORKNOEXEC of include/linux/sched.h.
+        self.flags & 0x40 != 0
+    }
 }
 
 /// The name before these fields may hold anything.
 pub(super) fn stat_of(pid: Pid) -> Option<Stat> {
-    let text = beginning(&format!("/proc/{pid}/stat")).ok()?;
+    // Its first kilobyte has far more than these fields.
+    let text = sys::fd::read_beginning(&format!("/proc/{pid}/stat")).ok()?;
     let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
     let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -49,15 +60,6 @@ pub(super) fn stat_of(pid: Pid) -> Option<Stat> {
         flags: fields.nth(5)?.parse().ok()?,
         start_time: fields.nth(12)?.parse().ok()?,
     })
-}
-
-/// The kernel makes the line at the first read(2), and its first kilobyte has far more than those fields.
-fn beginning(path: &str) -> nix::Result<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    let file = openat(AT_FDCWD, path, flags, Mode::empty())?;
-    let mut buffer = [0; 1024];
-    let count = nix::unistd::read(&file, &mut buffer)?;
-    Ok(buffer[..count].to_vec())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::sys::stat::stat;
@@ -24,6 +25,11 @@ const FIRST: u64 = 0xEFFF_FFFD;
 
 /// Whether husk itself runs in a user namespace: as root of one it has no privileges on the host.
 pub fn nested() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(look_whether_nested)
+}
+
+fn look_whether_nested() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != FIRST)
 }
 

@@ -5,22 +5,21 @@
 //! So such a process runs from a read-only mount of the binary that nothing else is attached to: what
 //! can be reached through /proc is `EROFS` for everybody.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::process::{Strings, execveat};
+use crate::sys::start;
 
 const SELF: &str = "/proc/self/exe";
 
@@ -35,34 +34,31 @@ fn fail(errno: Errno) -> Error {
 /// Runs husk again from where it can't be written, unless it already does. For every command that puts
 /// a process into a container, and before anything else that has an effect.
 pub fn run_protected() -> Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let executable = openat(AT_FDCWD, SELF, flags, Mode::empty())
-        .or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
-    if let Ok(fs) = fstatfs(&executable) {
-        let read_only = fs.flags().contains(FsFlags::ST_RDONLY);
-        // The kernel keeps what memfd_create(2) makes in a tmpfs of its own.
-        if read_only || fs.filesystem_type() == TMPFS_MAGIC && is_sealed() {
-            return Ok(());
-        }
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.load(Ordering::Relaxed) && !is_protected()? {
+        return Err(fail(run_again()?));
     }
+    DONE.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn is_protected() -> Result<bool> {
+    let fs = statfs(SELF).or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
+    let read_only = fs.flags().contains(FsFlags::ST_RDONLY);
+    // The kernel keeps what memfd_create(2) makes in a tmpfs of its own.
+    Ok(read_only || fs.filesystem_type() == TMPFS_MAGIC && is_sealed())
+}
+
+/// Why it didn't.
+fn run_again() -> Result<Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let executable = openat(AT_FDCWD, SELF, flags, Mode::empty()).or_fail(fail)?;
     let copy = match read_only_mount(&executable) {
         // Without the privilege to mount.
         Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
         done => done.or_fail(fail)?,
     };
-    let arguments = Strings::new(std::env::args_os().map(OsStringExt::into_vec)).or_fail(fail)?;
-    let environment = Strings::new(
-        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()),
-    )
-    .or_fail(fail)?;
-    let errno = execveat(
-        copy.as_raw_fd(),
-        &CString::default(),
-        &arguments,
-        &environment,
-        libc::AT_EMPTY_PATH,
-    );
-    Err(fail(errno))
+    Ok(start::again(copy.as_fd()))
 }
 
 fn is_sealed() -> bool {

@@ -16,6 +16,8 @@ pub struct Arena<const SIZE: usize> {
     memory: UnsafeCell<[u8; SIZE]>,
     /// Bytes handed out.
     top: AtomicUsize,
+    /// The most that `top` has ever been: what lies above is still zero, and not even there.
+    high: AtomicUsize,
 }
 
 // SAFETY: `memory` is only reached through blocks that `reserve` gave to one owner each.
@@ -27,6 +29,7 @@ impl<const SIZE: usize> Arena<SIZE> {
         Arena {
             memory: UnsafeCell::new([0; SIZE]),
             top: AtomicUsize::new(0),
+            high: AtomicUsize::new(0),
         }
     }
 
@@ -40,7 +43,8 @@ impl<const SIZE: usize> Arena<SIZE> {
         (offset < SIZE).then_some(offset)
     }
 
-    fn reserve(&self, layout: Layout) -> Option<usize> {
+    /// Where a new block begins, and where what was ever used ends. Before a block is anybody's, `high` is above it.
+    fn reserve(&self, layout: Layout) -> Option<(usize, usize)> {
         // A block of this size is rare, grows, and would leave a hole each time.
         if layout.size() > SIZE / 8 || layout.align() > 4096 {
             return None;
@@ -49,24 +53,28 @@ impl<const SIZE: usize> Arena<SIZE> {
         let align = layout.align().max(16);
         let start = |top: usize| (top + align - 1) & !(align - 1);
         let end = |top: usize| Some(start(top) + layout.size()).filter(|end| *end <= SIZE);
-        self.top
+        let top = self
+            .top
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, end)
-            .ok()
-            .map(start)
+            .ok()?;
+        let start = start(top);
+        let used = self.high.fetch_max(start + layout.size(), Ordering::AcqRel);
+        Some((start, used))
     }
 
     /// Moves the end of the topmost block; false if that one isn't the topmost.
     fn resize(&self, offset: usize, old: usize, new: usize) -> bool {
-        offset + new <= SIZE
-            && self
-                .top
-                .compare_exchange(
-                    offset + old,
-                    offset + new,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok()
+        if offset + new > SIZE {
+            return false;
+        }
+        let moved = self.top.compare_exchange(
+            offset + old,
+            offset + new,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        self.high.fetch_max(offset + new, Ordering::AcqRel);
+        moved.is_ok()
     }
 }
 
@@ -77,10 +85,24 @@ unsafe impl<const SIZE: usize> GlobalAlloc for Arena<SIZE> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.reserve(layout) {
             // SAFETY: `offset` is within `memory`.
-            Some(offset) => unsafe { self.base().add(offset) },
+            Some((offset, _)) => unsafe { self.base().add(offset) },
             // SAFETY: the caller's promise is the same as System's.
             None => unsafe { System.alloc(layout) },
         }
+    }
+
+    /// Only what was used before has to be cleared: a buffer of 64 KiB costs the pages that are written.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let Some((offset, used)) = self.reserve(layout) else {
+            // SAFETY: the caller's promise is the same as System's.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
+        // SAFETY: `offset` is within `memory`.
+        let block = unsafe { self.base().add(offset) };
+        let dirty = used.saturating_sub(offset).min(layout.size());
+        // SAFETY: so much of the block is within it, and the block is nobody else's.
+        unsafe { ptr::write_bytes(block, 0, dirty) };
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -202,6 +224,31 @@ mod tests {
         assert_ne!(lower.at, at);
         assert!(lower.bytes()[..8].iter().all(|byte| *byte == 0xaa));
         assert!(upper.bytes().iter().all(|byte| *byte == 0xaa));
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_where_others_were() {
+        let arena = Box::new(Arena::<4096>::new());
+        let zeroed = |size: usize| {
+            let layout = Layout::from_size_align(size, 16).unwrap();
+            // SAFETY: the size isn't zero.
+            let at = unsafe { arena.alloc_zeroed(layout) };
+            let mut block = Block {
+                arena: &arena,
+                at,
+                layout,
+            };
+            assert!(block.bytes().iter().all(|byte| *byte == 0));
+            block
+        };
+        drop(Block::new(&arena, 100, 1));
+        let mut block = zeroed(200);
+        block.bytes().fill(1);
+        block.resize(400);
+        block.bytes().fill(1);
+        drop(block);
+        drop(zeroed(512));
+        drop(zeroed(512));
     }
 
     #[test]

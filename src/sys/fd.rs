@@ -29,6 +29,33 @@ pub fn read_whole(path: &str) -> Result<Vec<u8>> {
     read_to_end(openat(AT_FDCWD, path, flags, Mode::empty())?.as_fd())
 }
 
+/// What one read(2) gives of a file that the kernel makes: two kilobytes at most.
+pub fn read_beginning(path: &str) -> Result<Vec<u8>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let file = openat(AT_FDCWD, path, flags, Mode::empty())?;
+    let mut buffer = [0; 2048];
+    let count = nix::unistd::read(&file, &mut buffer)?;
+    Ok(buffer[..count].to_vec())
+}
+
+/// A regular file from its beginning: what comes short of the buffer is the end.
+pub fn read_regular(file: BorrowedFd) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match nix::unistd::read(file, &mut bytes[length..]) {
+            Ok(count) => length += count,
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if length < bytes.len() {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+        bytes.resize(4 * length, 0);
+    }
+}
+
 /// What is left to read.
 pub fn read_to_end(file: BorrowedFd) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -75,6 +102,20 @@ pub fn place(fd: BorrowedFd, to: RawFd) -> Result<()> {
 /// Opens `/dev/null` on those of 0, 1, 2 that are closed: else the next descriptor that is opened
 /// would be taken for a standard stream.
 pub fn fill_stdio() -> Result<()> {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
+    // SAFETY: three entries to read and write. What was asked of none isn't waited for.
+    let told = unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    if told >= 0
+        && streams
+            .iter()
+            .all(|stream| stream.revents & libc::POLLNVAL == 0)
+    {
+        return Ok(());
+    }
     for fd in 0..3 {
         // SAFETY: F_GETFD passes no memory.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {

@@ -194,7 +194,7 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
 fn a_wrong_line_still_says_where_the_log_is() {
     let mut said = Said::default();
     let line = "--log /l --log-format json create --no-such c";
-    assert!(parse(words(line).into_iter(), &mut said).is_err());
+    assert!(parse(words(line).into_iter(), &mut said, |_| Ok(())).is_err());
     assert_eq!(said.log, some_path("/l"));
     assert_eq!(said.log_format, Format::Json);
 }
@@ -214,7 +214,7 @@ fn paths_need_not_be_utf8() {
         mut matches,
         global,
         ..
-    }) = parse(line.into_iter(), &mut said)
+    }) = parse(line.into_iter(), &mut said, |_| Ok(()))
     else {
         panic!("refused");
     };
@@ -228,6 +228,6 @@ fn paths_need_not_be_utf8() {
         vec![odd(b"create\xff")],
         vec![odd(b"--log-format"), odd(b"\xff"), odd(b"list")],
     ] {
-        assert!(parse(line.into_iter(), &mut Said::default()).is_err());
+        assert!(parse(line.into_iter(), &mut Said::default(), |_| Ok(())).is_err());
     }
 }
