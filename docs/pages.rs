@@ -1,5 +1,6 @@
 //! Writes man pages and shell completions from the command line's own definitions:
 //! `cargo run --example pages -- DIR` fills DIR/man1, DIR/bash, DIR/zsh and DIR/fish.
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::io;

@@ -1,4 +1,5 @@
 //! Draws what `--trace FILE` wrote: `cargo run --example picture -- TRACE >picture.svg`.
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

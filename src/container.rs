@@ -41,6 +41,7 @@ use crate::log;
 use crate::process::channel;
 use crate::process::observer::Observer;
 use crate::process::readiness::Readiness;
+use crate::rootfs;
 use crate::signal::Signal;
 use crate::sys;
 use crate::trace;
@@ -452,7 +453,11 @@ impl Container {
             }
         }
         if let Some(number) = self.record.root_mount {
-            crate::rootfs::unmount(&self.record.rootfs, number)?;
+            rootfs::unmount(
+                &self.record.rootfs,
+                number,
+                self.record.root_mount_in.as_ref(),
+            )?;
         }
         if self.record.phase == Phase::Creating {
             for path in self.record.made.iter().rev() {

@@ -1,4 +1,5 @@
 //! husk: an OCI low-level container runtime. `docs/architecture.md` is the map.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod bundle;
 pub mod cgroups;
@@ -8,6 +9,7 @@ pub mod container;
 pub mod criu;
 pub mod error;
 pub mod executable;
+pub mod files;
 pub mod hooks;
 pub mod log;
 pub mod lsm;

@@ -6,9 +6,8 @@
 //! more; one that succeeds writes its warnings at its end. Without a file warnings are shown at once.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +16,7 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::error::{Error, Result, Step, phrase};
+use crate::files;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -62,12 +62,7 @@ static LOG: OnceLock<Log> = OnceLock::new();
 /// of namespaces. Many husks append to one file; each entry is one write.
 pub fn init(path: Option<&Path>, format: Format, level: Level) -> Result<()> {
     let opened = match path {
-        Some(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY)
-            .open(path)
+        Some(path) => files::append(path)
             .map(|file| Some((path.to_owned(), file)))
             .step("open log file", path.display()),
         None => Ok(None),

@@ -15,6 +15,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 pub use id_maps::{IdMaps, host_gid, host_uid, nested};
 
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::sys;
 
 /// Where one kind of namespace comes from.
@@ -289,7 +290,7 @@ impl Plan {
         };
         unshare(NEWTIME).or_fail(fail)?;
         if !self.offsets.is_empty() {
-            id_maps::write("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
+            files::tell_kernel("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
         }
         let namespace = open(
             "/proc/self/ns/time_for_children",

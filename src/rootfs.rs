@@ -34,7 +34,7 @@ use oci_spec::runtime::{self as oci, Spec};
 use self::devices::Node;
 pub use self::handle::{Rootfs, lexical};
 use self::idmap::{Donors, MapIds, Mapping, UserNamespace};
-pub use self::inherited::unmount;
+pub use self::inherited::{Elsewhere, unmount};
 use self::label::Label;
 pub use self::mounts::is_replaceable_proc_file;
 use self::mounts::{Mount, Surroundings};
@@ -198,7 +198,7 @@ impl Plan {
             place: None,
             stage: None,
         };
-        plan.check_inherited()?;
+        plan.check_shared()?;
         Ok(plan)
     }
 

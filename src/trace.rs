@@ -1,25 +1,40 @@
 //! `--trace FILE`: what each step takes, of husk, of the container's process and of hooks.
 //!
 //! The file is in the JSON array form of the Trace Event Format, which Perfetto and chrome://tracing
-//! read, one event a line; the array's end may be missing there. Every process appends to it, each
-//! event by one write(2). Times are microseconds of CLOCK_MONOTONIC. Without the option a step costs
-//! one comparison.
+//! read, one event a line; the array's end may be missing there. Every husk appends to it, each event by
+//! one write(2). The processes that it makes don't have it open, as somebody may look at them: they send
+//! their events to husk. Times are microseconds of CLOCK_MONOTONIC. Without the option a step costs one
+//! comparison.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::error::{Result, Step};
+use crate::files;
+use crate::sys::socket;
 
-static FILE: OnceLock<File> = OnceLock::new();
+/// Whether steps are traced at all.
+static ON: AtomicBool = AtomicBool::new(false);
+static SINK: Mutex<Option<Sink>> = Mutex::new(None);
+
+/// Where events go.
+enum Sink {
+    File(File),
+    /// To husk, as messages of this kind.
+    Husk(OwnedFd),
+}
+
+/// What a message with an event begins with.
+pub const EVENT: u8 = b's';
+
 /// Whose steps this process takes.
 static ROLE: AtomicU32 = AtomicU32::new(Role::Husk as u32);
 
@@ -70,16 +85,12 @@ struct Args<'a> {
 
 /// Opens the file, made if it isn't there. For `main`, once.
 pub fn init(path: &Path) -> Result<()> {
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o644)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)
-        .step("open trace file", path.display())?;
+    let file = files::append(path).step("open trace file", path.display())?;
     let is_new = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-    if FILE.set(file).is_ok() && is_new {
-        append("[\n".into());
+    set(Some(Sink::File(file)));
+    ON.store(true, Ordering::Relaxed);
+    if is_new {
+        append(b"[\n");
         for role in Role::ALL {
             write(&Event {
                 name: "thread_name",
@@ -95,29 +106,46 @@ pub fn init(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// This process is another one from now on.
+/// This process is another one from now on, and has no file: its events are lost until they have a way.
 pub fn take_role(role: Role) {
     ROLE.store(role as u32, Ordering::Relaxed);
+    set(None);
 }
 
-/// The file's descriptor, for who closes all others.
-pub fn descriptor() -> Option<BorrowedFd<'static>> {
-    FILE.get().map(File::as_fd)
+/// Events go to the husk at the other end of `connection`, by a descriptor of their own.
+pub fn send_to(connection: BorrowedFd) {
+    if ON.load(Ordering::Relaxed) {
+        set(connection.try_clone_to_owned().ok().map(Sink::Husk));
+    }
+}
+
+/// The connection is at its end, and no other there yet.
+pub fn forget() {
+    set(None);
+}
+
+/// An event that came as a message: what stands behind [`EVENT`].
+pub fn relay(line: &[u8]) {
+    append(line);
+}
+
+fn set(sink: Option<Sink>) {
+    *SINK.lock().unwrap_or_else(PoisonError::into_inner) = sink;
 }
 
 /// Does the step, and tells what it took.
 pub fn step<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
-    match FILE.get() {
-        None => work(),
-        Some(_) => timed(name, None, work),
+    match ON.load(Ordering::Relaxed) {
+        false => work(),
+        true => timed(name, None, work),
     }
 }
 
 /// As [`step`], with what it is done to.
 pub fn step_on<T>(name: &'static str, object: impl fmt::Display, work: impl FnOnce() -> T) -> T {
-    match FILE.get() {
-        None => work(),
-        Some(_) => timed(name, Some(object.to_string()), work),
+    match ON.load(Ordering::Relaxed) {
+        false => work(),
+        true => timed(name, Some(object.to_string()), work),
     }
 }
 
@@ -148,12 +176,17 @@ fn now() -> f64 {
 fn write(event: &Event) {
     let mut line = serde_json::to_string(event).unwrap_or_default();
     line.push_str(",\n");
-    append(line);
+    append(line.as_bytes());
 }
 
 /// A trace that can't be written must not stop a container.
-fn append(line: String) {
-    if let Some(mut file) = FILE.get() {
-        let _ = file.write_all(line.as_bytes());
+fn append(line: &[u8]) {
+    match &*SINK.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(Sink::File(file)) => drop((&*file).write_all(line)),
+        Some(Sink::Husk(connection)) => {
+            let message = [&[EVENT], line].concat();
+            let _ = socket::send(connection.as_fd(), &message, None);
+        }
+        None => {}
     }
 }

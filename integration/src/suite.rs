@@ -38,6 +38,7 @@ mod pause;
 mod pidfd_socket;
 mod privileges;
 mod process;
+mod races;
 mod rdt;
 mod readiness;
 mod regressions;
@@ -149,6 +150,7 @@ pub fn all() -> Vec<Test> {
         bad_config::TESTS,
         bad_command_line::TESTS,
         attacks::TESTS,
+        races::TESTS,
         regressions::TESTS,
         check::TESTS,
         check_program::TESTS,

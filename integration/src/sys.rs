@@ -142,3 +142,20 @@ pub fn pretend_locked_memory() -> io::Result<()> {
     // SAFETY: the program is valid for the call to read.
     check(unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &program) }).map(drop)
 }
+
+/// Two names change places at once, renameat2(2) with `RENAME_EXCHANGE`.
+pub fn exchange(one: &std::ffi::CStr, other: &std::ffi::CStr) -> io::Result<()> {
+    let (here, exchange) = (libc::AT_FDCWD, 2);
+    // SAFETY: two valid C strings.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            here,
+            one.as_ptr(),
+            here,
+            other.as_ptr(),
+            exchange,
+        )
+    };
+    Ok(nix::errno::Errno::result(done).map(drop)?)
+}

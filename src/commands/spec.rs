@@ -1,4 +1,4 @@
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Global;
 use crate::error::{Error, Step};
+use crate::files;
 
 mod image;
 mod template;
@@ -43,18 +44,14 @@ pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
         None => {}
     }
     let path = args.bundle.join("config.json");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .or_fail(|errno| {
-            let error = Error::new("write").on(path.display()).errno(errno);
-            match errno {
-                Errno::EEXIST => error.hint("remove the file first, or give another --bundle"),
-                Errno::ENOENT => error.hint("--bundle must be an existing directory"),
-                _ => error,
-            }
-        })?;
+    let mut file = files::make_new(&path).or_fail(|errno| {
+        let error = Error::new("write").on(path.display()).errno(errno);
+        match errno {
+            Errno::EEXIST => error.hint("remove the file first, or give another --bundle"),
+            Errno::ENOENT => error.hint("--bundle must be an existing directory"),
+            _ => error,
+        }
+    })?;
     if let Err(error) = file.write_all(&to_json(&spec)?) {
         let _ = fs::remove_file(&path);
         Err::<(), io::Error>(error).step("write", path.display())?;

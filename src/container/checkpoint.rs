@@ -1,7 +1,5 @@
 //! Writing a running container into files, by CRIU.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +16,7 @@ use super::{Container, Status, find_locked};
 use crate::bundle::Bundle;
 use crate::criu::{self, Choices, External, Kind, Options};
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::log;
 use crate::namespaces;
 use crate::process::criu::{Task, find, spawn};
@@ -129,12 +128,7 @@ impl Places {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .step("make directory", path.display())
+    files::make_directories(path, 0o700).step("make directory", path.display())
 }
 
 /// `org.criu.config`; empty for no file at all.
@@ -364,9 +358,7 @@ fn write_descriptors(images: &Path, pid: Pid) -> Result<()> {
     let path = images.join(criu::DESCRIPTORS);
     let text = serde_json::to_vec(&streams)
         .map_err(|error| Error::new("write").because(error.to_string()))?;
-    File::create(&path)
-        .and_then(|mut file| file.write_all(&text))
-        .step("write", path.display())
+    files::replace(&path, &text).step("write", path.display())
 }
 
 impl Container {

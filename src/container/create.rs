@@ -19,6 +19,7 @@ use crate::bundle::{Bundle, Finding};
 use crate::cgroups::systemd::Scope;
 use crate::cgroups::{self, Cgroup, Site};
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::hooks::{self, Point};
 use crate::log;
 use crate::namespaces::{self, Origin};
@@ -247,8 +248,12 @@ impl Work {
         let maps = namespaces.id_maps().cloned();
         let delegate = delegated_owner(spec, namespaces);
         let new = |kind| namespaces.origin(kind) == Origin::New;
-        let open_to_maker =
-            request.rootless && new(CloneFlags::CLONE_NEWUSER) && new(CloneFlags::CLONE_NEWPID);
+        // Who enters it then can trace it, too, and would have what it is about to give up.
+        let gives_up = |program: &Program| program.gives_up_more();
+        let open_to_maker = request.rootless
+            && new(CloneFlags::CLONE_NEWUSER)
+            && new(CloneFlags::CLONE_NEWPID)
+            && !plan.program.as_ref().is_some_and(gives_up);
         let mappings = plan.rootfs.take_mappings();
         let mut program = plan.program;
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
@@ -491,20 +496,7 @@ pub(super) fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result
 
 /// Digits and nothing else, complete from the first moment on: engines read it without trimming.
 pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::new("write pid file")
-            .on(path.display())
-            .because("it has no file name")
-    })?;
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    let temporary = path.with_file_name(hidden);
-    std::fs::write(&temporary, pid.to_string())
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .or_fail(|errno| {
-            let _ = std::fs::remove_file(&temporary);
-            Error::new("write pid file").on(path.display()).errno(errno)
-        })
+    files::replace(path, pid.to_string().as_bytes()).step("write pid file", path.display())
 }
 
 /// Hands the master side to whoever listens at the socket, as runc does: its name as the message.

@@ -53,7 +53,7 @@ impl Target {
         let container = find(root, id)?;
         match container.status()? {
             Status::Stopped | Status::Creating => {
-                return Err(Error::new("cannot exec in a stopped container:").on(id));
+                return Err(stopped(id));
             }
             Status::Paused if !paused_too => {
                 return Err(Error::new(
@@ -63,9 +63,7 @@ impl Target {
             }
             _ => {}
         }
-        let init = container
-            .init()
-            .ok_or_else(|| Error::new("cannot exec in a stopped container:").on(id))?;
+        let init = container.init().ok_or_else(|| stopped(id))?;
         let raw = container.home.read_config()?;
         let bundle = Bundle::parse(&container.record.bundle, raw)?;
         Ok(Target {
@@ -108,7 +106,7 @@ impl Target {
         }
         let mut cgroup = match &subgroup {
             Some(subgroup) => Some(subgroup.open(&self.container)?),
-            None => self.container.cgroup_of_init()?,
+            None => self.container.cgroup_of_init(self.init.as_fd())?,
         };
         if let (true, None, Some(fd)) = (rootless, &subgroup, &cgroup)
             && let Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::ENOENT)) =
@@ -156,6 +154,10 @@ impl Target {
             terminal,
         })
     }
+}
+
+pub(super) fn stopped(id: &str) -> Error {
+    Error::new("cannot exec in a stopped container:").on(id)
 }
 
 /// Reads the document of `exec --process`, from a file or a pipe.

@@ -1,19 +1,22 @@
 //! The cgroup of a container that is there.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::Container;
+use super::exec::stopped;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
+use crate::sys::process::pidfd_send_signal;
 
 impl Container {
     /// Where one more process is to be born: with the first one, which may have divided the container's
     /// cgroup and moved below it, as systemd does. `None` for a container without a cgroup.
-    pub(super) fn cgroup_of_init(&self) -> Result<Option<OwnedFd>> {
+    /// `init` is a pidfd of that one.
+    pub(super) fn cgroup_of_init(&self, init: BorrowedFd) -> Result<Option<OwnedFd>> {
         let Some(place) = &self.record.cgroup else {
             return Ok(None);
         };
@@ -31,9 +34,9 @@ impl Container {
             self.record.init.map_or(0, |init| init.pid)
         );
         let text = std::fs::read_to_string(&path).step("read", &path)?;
-        let unified = text.lines().find_map(|line| line.strip_prefix("0::/"));
-        let below = unified
-            .map(Path::new)
+        // As long as it isn't reaped nobody else has its number: that was its own file.
+        pidfd_send_signal(init, 0).or_fail(|_| stopped(self.id()))?;
+        let below = unified(&text)
             .filter(|found| found.starts_with(below))
             .ok_or_else(|| {
                 Error::new("find cgroup of the first process")
@@ -73,5 +76,35 @@ impl Container {
                 ),
             }
         })
+    }
+}
+
+/// Where in the v2 tree a process is, by its /proc/PID/cgroup. One outside of the reader's cgroup namespace
+/// is shown with `..`, which leads out of the tree where that is mounted.
+fn unified(text: &str) -> Option<&Path> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let path = Path::new(path);
+    let plain = |component| matches!(component, Component::Normal(_));
+    path.components().all(plain).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_outside_of_ones_namespace_is_not_followed() {
+        let found = |text| unified(text).map(|path| path.display().to_string());
+        assert_eq!(found("1:cpu:/x\n0::/a/b\n").as_deref(), Some("a/b"));
+        assert_eq!(found("0::/\n").as_deref(), Some(""));
+        for text in [
+            "0::/../a\n",
+            "0::/..\n",
+            "0::/a/../../b\n",
+            "0::relative\n",
+            "",
+        ] {
+            assert_eq!(found(text), None, "{text}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::sched::CloneFlags;
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::Uid;
 use oci_spec::runtime::{self as oci, Spec};
 
@@ -27,7 +27,7 @@ use crate::process::program::Program;
 use crate::rdt;
 use crate::rootfs::idmap::{Maps, UserNamespace};
 use crate::rootfs::overlay::{LOWER, Overlay, UPPER, Upper};
-use crate::rootfs::{self, Namespace, Setting};
+use crate::rootfs::{self, Elsewhere, Namespace, Setting};
 use crate::seccomp;
 use crate::sys;
 
@@ -265,6 +265,13 @@ impl Plan {
         })
     }
 
+    /// The one that was joined.
+    fn mount_namespace(&self) -> Option<Elsewhere> {
+        let (namespace, path) = self.namespaces.joined(CloneFlags::CLONE_NEWNS)?;
+        let inode = fstat(namespace).ok()?.st_ino;
+        Some(Elsewhere::new(path, inode))
+    }
+
     pub fn record(&self, request: &Request, place: Option<&Place>) -> Record {
         let joined = self.namespaces.joined(CloneFlags::CLONE_NEWNET);
         Record {
@@ -282,6 +289,7 @@ impl Plan {
             first_in_pids: self.namespaces.origin(CloneFlags::CLONE_NEWPID) == Origin::New,
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             root_mount: None,
+            root_mount_in: self.mount_namespace(),
             made: self
                 .rootfs
                 .overlay()

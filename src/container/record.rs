@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -26,11 +26,13 @@ use super::agent::Agent;
 use super::postmortem::Postmortem;
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::hooks::Hook;
 use crate::namespaces;
 use crate::network::Journey;
 use crate::process::{channel, readiness};
 use crate::rdt;
+use crate::rootfs::Elsewhere;
 use crate::sys;
 
 /// Increased when an older husk could misread what a newer one writes.
@@ -87,9 +89,13 @@ pub struct Record {
     /// Directories of an upper layer that husk made for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub made: Vec<PathBuf>,
-    /// Its root filesystem's mount, where `create` leaves that in the caller's mount namespace.
+    /// Its root filesystem's mount, where `create` leaves that in the caller's mount namespace or in
+    /// [`Record::root_mount_in`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_mount: Option<u64>,
+    /// The mount namespace that it joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_mount_in: Option<Elsewhere>,
     /// Network devices that `create` moves to where they outlive the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,
@@ -299,15 +305,7 @@ impl Home {
         let path = self.path.join(NOTIFY_DIRECTORY);
         // Whatever the umask is: the program's user must get through.
         let mode = Mode::from_bits_truncate(0o755);
-        mkdirat(&self.fd, NOTIFY_DIRECTORY, mode)
-            .and_then(|()| {
-                fchmodat(
-                    &self.fd,
-                    NOTIFY_DIRECTORY,
-                    mode,
-                    FchmodatFlags::FollowSymlink,
-                )
-            })
+        unmasked(|| mkdirat(&self.fd, NOTIFY_DIRECTORY, mode))
             .step("make directory", path.display())?;
         Ok(path)
     }
@@ -320,10 +318,9 @@ impl Home {
         let _ = unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir);
         let socket = readiness::new_socket()?;
         let address = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
-        let all = Mode::from_bits_truncate(0o777);
+        // Made with its mode, not changed to it: the container may have put a link there meanwhile.
         UnixAddr::new(address.as_str())
-            .and_then(|address| bind(socket.as_raw_fd(), &address))
-            .and_then(|()| fchmodat(&self.fd, name.as_str(), all, FchmodatFlags::FollowSymlink))
+            .and_then(|address| unmasked(|| bind(socket.as_raw_fd(), &address)))
             .step("bind", path.display())?;
         Ok(socket)
     }
@@ -387,6 +384,14 @@ fn parse(file: OwnedFd, path: &Path) -> Result<Record> {
     }
 }
 
+/// What `make` makes has the mode that it asks for: for everybody, without one.
+fn unmasked<T>(make: impl FnOnce() -> T) -> T {
+    let callers = umask(Mode::empty());
+    let made = make();
+    umask(callers);
+    made
+}
+
 pub fn taken(id: &str) -> Error {
     Error::new("create container")
         .on(id)
@@ -414,24 +419,20 @@ fn new_socket() -> Result<OwnedFd> {
 /// as what clears XDG_RUNTIME_DIR of old files leaves such directories in peace (XDG base directory
 /// specification).
 fn open_root(root: &Path) -> Result<OwnedFd> {
-    use std::os::unix::fs::DirBuilderExt;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     match openat(AT_FDCWD, root, flags, Mode::empty()) {
         Err(Errno::ENOENT) => {
             let rootless = !Uid::effective().is_root() || namespaces::nested();
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(if rootless { 0o1700 } else { 0o700 })
-                .create(root)
-                .or_fail(|errno| {
-                    let error = Error::new("make directory").on(root.display()).errno(errno);
-                    match errno {
-                        Errno::EACCES | Errno::EROFS => error.hint(
-                            "an ordinary user's containers are below XDG_RUNTIME_DIR: set it, or give --root",
-                        ),
-                        _ => error,
-                    }
-                })?;
+            let mode = if rootless { 0o1700 } else { 0o700 };
+            files::make_directories(root, mode).or_fail(|errno| {
+                let error = Error::new("make directory").on(root.display()).errno(errno);
+                match errno {
+                    Errno::EACCES | Errno::EROFS => error.hint(
+                        "an ordinary user's containers are below XDG_RUNTIME_DIR: set it, or give --root",
+                    ),
+                    _ => error,
+                }
+            })?;
             openat(AT_FDCWD, root, flags, Mode::empty()).step("open", root.display())
         }
         done => done.step("open", root.display()),

@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Type};
 
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::sys::{prctl, xattr};
 
 /// Bits of capability.h.
@@ -166,11 +167,12 @@ impl Map {
             }
         };
         if self.kind == Kind::Gid && self.way == Way::OwnId {
-            write(format!("/proc/{pid}/setgroups"), "deny")
+            files::tell_kernel(format!("/proc/{pid}/setgroups"), "deny")
                 .or_fail(|errno| fail("setgroups", errno))?;
         }
         let file = self.kind.file();
-        write(format!("/proc/{pid}/{file}"), &self.lines()).or_fail(|errno| fail(file, errno))
+        files::tell_kernel(format!("/proc/{pid}/{file}"), &self.lines())
+            .or_fail(|errno| fail(file, errno))
     }
 
     fn lines(&self) -> String {
@@ -240,15 +242,6 @@ fn is_set_id(program: &Path) -> bool {
         .is_ok_and(|file| file.permissions().mode() & 0o4000 != 0);
     let file = File::open(program);
     set_uid || file.is_ok_and(|file| xattr::has(file.as_fd(), c"security.capability") == Ok(true))
-}
-
-pub(super) fn write(path: impl AsRef<Path>, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    // One write(2): these files take no second one.
-    File::options()
-        .write(true)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
 
 /// Which uid of the host `uid` of the container is, by the mappings of its configuration; itself where

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use crate::error::{Error, Result, Step};
 use crate::log;
 use crate::sys::socket;
+use crate::trace;
 
 /// From the container's process to husk.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ impl Channel {
             match buffer[..length].split_first() {
                 None => return Ok(None),
                 Some((b'd', text)) => log::debug(format_args!("{}", text.escape_ascii())),
+                Some((&trace::EVENT, line)) => trace::relay(line),
                 // Borrowed anew: the loop's own borrow would last.
                 Some(_) => break (&buffer[0], &buffer[1..length], fd),
             }
@@ -186,12 +188,11 @@ pub fn read_outcome(
                 deliver(listener)?;
                 socket::send(connection, GO, None).or_fail(lost)?;
             }
-            (length, _) => {
-                return Err(match buffer[..length].split_first() {
-                    Some((b'e', json)) => read_failure(json),
-                    _ => lost(Errno::EBADMSG),
-                });
-            }
+            (length, _) => match buffer[..length].split_first() {
+                Some((&trace::EVENT, line)) => trace::relay(line),
+                Some((b'e', json)) => return Err(read_failure(json)),
+                _ => return Err(lost(Errno::EBADMSG)),
+            },
         }
     }
 }

@@ -67,9 +67,9 @@ fn no_entry(step: &'static str, errno: Errno) -> Error {
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
     let enter = |exec: &Exec, theirs: &Channel| {
-        let mut kept = vec![theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
-        kept.extend(trace::descriptor());
+        let kept = [theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
         system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
+        trace::send_to(theirs.fd());
         system::prctl::set_dumpable(false).step("protect", "the process")?;
         let early = exec.early();
         if !early.is_empty() {
@@ -83,6 +83,7 @@ pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
 
 fn run(exec: Exec, channel: Channel) -> ! {
     trace::take_role(Role::Exec);
+    trace::send_to(channel.fd());
     let prepared = match trace::step("enter the container", || enter(exec, &channel)) {
         Ok(prepared) => prepared,
         Err(error) => {

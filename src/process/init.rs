@@ -117,6 +117,7 @@ impl Init {
         } else {
             self.close_the_rest(channel)?;
         }
+        trace::send_to(channel.fd());
         // The words of runc's log, for those who know it; its suite is among them.
         channel.debug(format_args!(
             "nsexec started, nsexec container setup: namespaces {:#x}",
@@ -217,6 +218,7 @@ impl Init {
     /// For the process in between: everything before it makes this one.
     pub fn enter(&self, channel: &Channel) -> Result<u64> {
         self.close_the_rest(channel)?;
+        trace::send_to(channel.fd());
         if let Some(stage) = &self.stage {
             self.rootfs.stage(stage)?;
         }
@@ -230,7 +232,6 @@ impl Init {
         let preserved = self.program.as_ref().map_or(0, Program::preserved);
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());
-        kept.extend(trace::descriptor());
         kept.extend([channel.fd(), self.gate.door.as_fd(), self.gate.name.as_fd()]);
         sys::fd::close_but(3 + preserved, &kept).step("close", "descriptors")
     }
@@ -320,7 +321,13 @@ impl Waiting {
             sys::process::exit(1);
         }
         drop(channel);
-        let Some(connection) = trace::step("wait for start", || self.wait_for_start()) else {
+        trace::forget();
+        let waited = trace::step("wait for start", || {
+            // Who started it hears how long that was.
+            self.wait_for_start()
+                .inspect(|connection| trace::send_to(connection.as_fd()))
+        });
+        let Some(connection) = waited else {
             sys::process::exit(1)
         };
         let error = self.start(connection.as_fd());

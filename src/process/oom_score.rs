@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::log;
 
 const FILE: &str = "/proc/self/oom_score_adj";
@@ -28,12 +29,12 @@ pub fn inherited<T>(
     }
     let made = make();
     // What husk was born with is never below what it may have.
-    let _ = std::fs::write(FILE, own.trim());
+    let _ = files::tell_kernel(FILE, own.trim());
     made
 }
 
 fn set(score: i32) -> Result<()> {
-    std::fs::write(FILE, score.to_string()).or_fail(|errno| {
+    files::tell_kernel(FILE, &score.to_string()).or_fail(|errno| {
         let error = Error::new("set oom_score_adj")
             .on(score)
             .at("/process/oomScoreAdj")

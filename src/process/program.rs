@@ -100,6 +100,11 @@ impl Program {
             .then(|| std::mem::take(&mut self.schedule))
     }
 
+    /// Whether the program is confined by more than the process that waits for its start is.
+    pub fn gives_up_more(&self) -> bool {
+        self.filter.is_some() || !self.labels.is_empty()
+    }
+
     pub fn labels(&self) -> &Labels {
         &self.labels
     }

@@ -136,23 +136,49 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
             Ok(copied) => left = left.saturating_sub(copied),
             // Across filesystems that can't: by way of memory.
             Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::EINVAL) => {
-                let mut buffer = vec![0; 1 << 16];
-                loop {
-                    match nix::unistd::read(from, &mut buffer)? {
-                        0 => return Ok(()),
-                        length => {
-                            let mut rest = &buffer[..length];
-                            while !rest.is_empty() {
-                                let written = nix::unistd::write(to, rest)?;
-                                rest = &rest[written..];
-                            }
-                        }
-                    }
-                }
+                return copy_through_memory(from, to, left);
             }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// `left` bytes at most: what is written to the source meanwhile would have no end.
+fn copy_through_memory(from: &OwnedFd, to: &OwnedFd, mut left: usize) -> Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    while left > 0 {
+        let most = buffer.len().min(left);
+        let length = match nix::unistd::read(from, &mut buffer[..most]) {
+            Ok(0) => break,
+            Err(Errno::EINTR) => continue,
+            length => length?,
+        };
+        let mut rest = &buffer[..length];
+        while !rest.is_empty() {
+            let written = nix::unistd::write(to, rest)?;
+            rest = &rest[written..];
+        }
+        left -= length;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    #[test]
+    fn a_source_that_grows_is_copied_as_long_as_it_was() {
+        let memory = || memfd_create(c"copy", MFdFlags::MFD_CLOEXEC).unwrap();
+        let (from, to) = (memory(), memory());
+        nix::unistd::write(&from, &[7; 100_000]).unwrap();
+        nix::unistd::lseek(&from, 0, nix::unistd::Whence::SeekSet).unwrap();
+        copy_through_memory(&from, &to, 70_000).unwrap();
+        assert_eq!(fstat(&to).unwrap().st_size, 70_000);
+        copy_through_memory(&from, &to, 1_000_000).unwrap();
+        assert_eq!(fstat(&to).unwrap().st_size, 100_000);
+    }
 }

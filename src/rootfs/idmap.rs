@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::sys::mount;
 use crate::sys::process::{self, Clone as Side};
 
@@ -149,7 +150,7 @@ fn make(maps: &Maps, pointer: &str) -> Result<OwnedFd> {
             ]
             .into_iter()
             .try_for_each(|(file, field, map)| {
-                std::fs::write(format!("/proc/{pid}/{file}"), map).or_fail(|errno| {
+                files::tell_kernel(format!("/proc/{pid}/{file}"), map).or_fail(|errno| {
                     let error = Error::new("map ids")
                         .on(map.trim_end().replace('\n', ", "))
                         .at(format!("{pointer}/{field}"))

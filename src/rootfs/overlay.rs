@@ -18,6 +18,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use super::label::Label;
 use crate::error::{Error, Result, Step};
+use crate::files;
 use crate::sys::mount::{self, Context};
 
 /// `OVL_MAX_STACK` of the kernel (fs/overlayfs/params.h).
@@ -315,7 +316,7 @@ impl Overlay {
         };
         match open(path, DIRECTORY, Mode::empty()) {
             Err(Errno::ENOENT) => {
-                nix::unistd::mkdir(path, Mode::from_bits_retain(0o755)).or_fail(fail)?;
+                files::make_directory(path, 0o755).or_fail(fail)?;
                 let made = open(path, DIRECTORY, Mode::empty()).or_fail(fail)?;
                 if shown {
                     self.copy_owner(&made).or_fail(fail)?;

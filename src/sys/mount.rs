@@ -143,6 +143,44 @@ pub fn lasting_mount_id(mount: BorrowedFd) -> Result<u64> {
     statx_mount(mount, c"", libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE)
 }
 
+/// Whether the mount of that lasting number is in this mount namespace, statmount(2).
+///
+/// # Errors
+/// `ENOSYS` before Linux 6.8.
+pub fn is_mounted(number: u64) -> Result<bool> {
+    const SYS_STATMOUNT: libc::c_long = 457;
+    /// `struct mnt_id_req`, first version.
+    #[repr(C)]
+    struct Request {
+        size: u32,
+        spare: u32,
+        mount: u64,
+        wanted: u64,
+    }
+    let request = Request {
+        size: size_of::<Request>() as u32,
+        spare: 0,
+        mount: number,
+        wanted: 0,
+    };
+    let mut found = [0u64; 64];
+    // SAFETY: a structure that says its size, and a buffer of the size that is given.
+    let done = unsafe {
+        libc::syscall(
+            SYS_STATMOUNT,
+            &raw const request,
+            found.as_mut_ptr(),
+            size_of_val(&found),
+            0,
+        )
+    };
+    match Errno::result(done) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn statx_mount(dir: BorrowedFd, path: &CStr, wanted: libc::c_uint) -> Result<u64> {
     // SAFETY: statx is plain old data, for which zeroes are valid.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };

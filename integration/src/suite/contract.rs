@@ -13,6 +13,7 @@ use crate::output::End;
 tests! {
     pid_file_holds_digits_only,
     pid_file_is_replaced_not_written_into,
+    the_pid_file_is_written_through_no_link.needs(&[Need::Husk]),
     exec_writes_a_pid_file_before_it_returns,
     pid_file_in_a_missing_directory_is_refused_and_leaves_nothing,
     the_log_gets_one_json_object_that_containerd_can_read,
@@ -526,4 +527,23 @@ fn help_is_help(lab: &Lab) {
         assert!(output.stdout.to_lowercase().contains("usage"), "{output}");
         assert_eq!(output.stderr, "");
     }
+}
+
+/// In a directory where others may write, who know what husk calls things.
+fn the_pid_file_is_written_through_no_link(lab: &Lab) {
+    let dir = lab.path("pids");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("canary"), "canary").unwrap();
+    for name in ["pid", ".pid"] {
+        std::os::unix::fs::symlink("canary", dir.join(name)).unwrap();
+    }
+    let file = dir.join("pid");
+    let options = ["--pid-file", file.to_str().unwrap()];
+    let container = lab.create_with(&lab.bundle().payload("pause"), &options);
+    assert_pid_file(&file, container.pid());
+    assert!(!fs::symlink_metadata(&file).unwrap().is_symlink());
+    let canary = fs::read_to_string(dir.join("canary")).unwrap();
+    assert_eq!(canary, "canary");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+    container.end();
 }

@@ -22,6 +22,7 @@ tests! {
     features_of_the_host_are_what_the_machine_has.needs(HUSK),
     a_trace_has_every_step_of_both_sides.needs(HUSK),
     a_trace_is_not_seen_by_the_program.needs(HUSK),
+    a_waiting_container_has_no_trace_open.needs(HUSK),
 }
 
 /// Each call is made in a container with Docker's profile, and comes to what was said.
@@ -420,4 +421,41 @@ fn a_trace_is_not_seen_by_the_program(lab: &Lab) {
         nowhere.stderr.contains("no such file or directory"),
         "{nowhere}"
     );
+}
+
+/// It could be written to, days later, by whoever finds a way into that process.
+fn a_waiting_container_has_no_trace_open(lab: &Lab) {
+    let trace = lab.path("trace.json");
+    let option = ["--trace", trace.to_str().unwrap()];
+    let bundle = lab.bundle().payload("pause");
+    let bundle = bundle.hook("startContainer", &[crate::bundle::PAYLOAD, "exit", "0"]);
+    let id = lab.id();
+    let create = lab.on_bundle("create", &bundle, &[], &id);
+    create.global(&option).spawn().wait().ok();
+    let state = lab.runtime(["state", &id]).run().ok().json();
+    let links = fs::read_dir(format!("/proc/{}/fd", state["pid"])).unwrap();
+    let open: Vec<_> = links
+        .map(|link| fs::read_link(link.unwrap().path()).unwrap())
+        .collect();
+    assert!(!open.contains(&trace), "{open:?}");
+    // Who starts it without a trace hears of it nothing that stops it.
+    lab.runtime(["start", &id]).run().ok();
+    lab.runtime(["delete", "--force", &id]).run().ok();
+    let names = |events: &[Value]| -> Vec<String> {
+        let names = events.iter().filter_map(|event| event["name"].as_str());
+        names.map(str::to_owned).collect()
+    };
+    let so_far = names(&events(&trace));
+    assert!(so_far.contains(&"pivot_root".into()), "{so_far:?}");
+    assert!(!so_far.contains(&"startContainer".into()), "{so_far:?}");
+    // Who starts it with one has the steps that come then.
+    let id = lab.id();
+    let create = lab.on_bundle("create", &bundle, &[], &id);
+    create.global(&option).spawn().wait().ok();
+    lab.runtime(["start", &id]).global(&option).run().ok();
+    lab.runtime(["delete", "--force", &id]).run().ok();
+    let all = names(&events(&trace));
+    for step in ["wait for start", "startContainer"] {
+        assert!(all.contains(&step.into()), "{step}: {all:?}");
+    }
 }

@@ -14,6 +14,8 @@ tests! {
     every_namespace_that_is_asked_for_is_new,
     a_namespace_that_is_not_asked_for_is_inherited,
     an_inherited_mount_namespace_has_the_root_until_it_is_deleted,
+    a_root_that_is_covered_is_not_left_in_silence,
+    a_joined_mount_namespace_is_as_it_was_after_delete,
     the_first_process_of_a_new_pid_namespace_is_1,
     loopback_is_up_in_a_new_network_namespace,
     namespaces_can_be_joined_by_path,
@@ -139,6 +141,76 @@ fn an_inherited_mount_namespace_has_the_root_until_it_is_deleted(lab: &Lab) {
     let refused = lab.run(&broken);
     assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
     assert_eq!(mounts(), before);
+}
+
+fn mounts_below(pid: &str, root: &std::path::Path) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let below = format!(" {}", root.display());
+    let lines = text.lines().filter(|line| line.contains(&below));
+    lines.map(str::to_owned).collect()
+}
+
+/// In an inherited mount namespace: what lies on top is somebody's, what lies below is the container's.
+fn a_root_that_is_covered_is_not_left_in_silence(lab: &Lab) {
+    let bundle = lab.bundle().without_namespace("mount").payload("pause");
+    let root = bundle.dir.join("rootfs");
+    let before = mounts_below("self", &root);
+    let container = lab.start(&bundle);
+    container.kill("KILL");
+    container.wait();
+    let none = None::<&str>;
+    mount(Some("x"), &root, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let covered = mounts_below("self", &root);
+    let delete = container.command("delete", &[]).run();
+    if lab.is_husk() {
+        let refusal = delete.refused().says("unmount").says("busy");
+        refusal.hints("another mount lies on top of it");
+        assert_eq!(mounts_below("self", &root), covered);
+    }
+    umount2(&root, MntFlags::MNT_DETACH).unwrap();
+    container.force_delete();
+    assert_eq!(mounts_below("self", &root), before);
+}
+
+/// The root stays mounted there while the container is, and not longer.
+fn a_joined_mount_namespace_is_as_it_was_after_delete(lab: &Lab) {
+    use std::os::unix::process::CommandExt;
+    let mut sleeper = std::process::Command::new("sleep");
+    sleeper.arg("1000");
+    // SAFETY: two system calls between fork and exec.
+    unsafe {
+        sleeper.pre_exec(|| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let none = None::<&str>;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            Ok(mount(none, "/", none, private, none)?)
+        });
+    }
+    let mut holder = sleeper.spawn().unwrap();
+    let pid = holder.id().to_string();
+    let path = format!("/proc/{pid}/ns/mnt");
+    let bundle = lab.bundle().join("mount", &path).payload("pause");
+    let root = bundle.dir.join("rootfs");
+    let before = mounts_below(&pid, &root);
+    let own = mounts_below("self", &root);
+    let container = lab.start(&bundle);
+    assert!(mounts_below(&pid, &root).len() > before.len() + 3);
+    container.end();
+    assert_eq!(mounts_below(&pid, &root), before);
+    // One that fails when the root is mounted already.
+    lab.run(&bundle.another().mount(json!({
+        "destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["size=nonsense"],
+    })))
+    .code(1);
+    assert_eq!(mounts_below(&pid, &root), before);
+    assert_eq!(mounts_below("self", &root), own);
+    // The namespace ends before the container is deleted.
+    let container = lab.start(&bundle);
+    container.kill("KILL");
+    container.wait();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    container.delete();
 }
 
 /// Linux 6.8.

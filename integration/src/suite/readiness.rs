@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::tests;
 use crate::lab::{Lab, eventually, patience};
+use crate::need::Need;
 use crate::output::End;
 
 tests! {
@@ -21,6 +22,7 @@ tests! {
     readiness_in_a_longer_message_counts_and_nothing_else_does,
     any_user_of_the_container_may_say_it,
     the_socket_is_there_only_on_demand,
+    the_sockets_mode_is_changed_by_no_name.needs(&[Need::Husk, Need::Program("strace")]),
     a_manager_that_is_not_there_is_told_before_the_start,
 }
 
@@ -209,4 +211,32 @@ fn a_manager_that_is_not_there_is_told_before_the_start(lab: &Lab) {
     assert_eq!(container.wait(), End::Code(0));
     assert!(eventually(|| container.stdout() == "ran\n"));
     container.delete();
+}
+
+/// A container that may mount could put a link in its place at that moment: it is made with its mode.
+fn the_sockets_mode_is_changed_by_no_name(lab: &Lab) {
+    use std::os::unix::fs::PermissionsExt;
+    let manager = Manager::new(&lab.path("manager"));
+    let bundle = lab.bundle().payload("notify READY=1 -- pause");
+    let id = lab.id();
+    let create = lab.on_bundle("create", &bundle, &[], &id);
+    let create = create.env("NOTIFY_SOCKET", manager.path());
+    let strict = || {
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        Ok(())
+    };
+    create.spawn_after(strict).wait().ok();
+    let calls = lab.path("calls");
+    let which = "trace=chmod,fchmod,fchmodat,bind";
+    let start = lab.runtime(["start", &id]);
+    let start = start.env("NOTIFY_SOCKET", manager.path());
+    let start = start.through(&["strace", "-f", "-o", calls.to_str().unwrap(), "-e", which]);
+    start.spawn_after(strict).wait().ok();
+    let calls = std::fs::read_to_string(calls).unwrap();
+    assert!(calls.contains("bind("), "{calls}");
+    assert!(!calls.contains("chmod"), "{calls}");
+    let socket = lab.root.join(&id).join("notify/notify.sock");
+    let mode = std::fs::metadata(socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o777);
+    lab.runtime(["delete", "--force", &id]).run().ok();
 }

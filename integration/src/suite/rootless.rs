@@ -125,6 +125,15 @@ fn exec_before_the_start_is_for_the_maker(lab: &Lab) {
     assert_eq!(container.status(), "created");
     container.start();
     container.end();
+    // Nor is who enters to trace it, and to keep a filter from it that it doesn't have yet.
+    let filter = json!({ "defaultAction": "SCMP_ACT_ALLOW" });
+    let filtered = lab.bundle().set("/linux/seccomp", filter).payload("pause");
+    let container = lab.create(&filtered);
+    let output = container.exec_with(&[], "/bin/payload facts").run();
+    assert!(output.code(255).stderr.contains("after its start"));
+    container.start();
+    container.ask("facts");
+    container.end();
     // In a pid namespace that others live in it stays closed.
     let container = lab.create(&lab.bundle().without_namespace("pid").only_mounts(&["/dev"]));
     let output = container.exec_with(&[], "/bin/payload facts").run();

@@ -1,11 +1,13 @@
 //! The end of `run --seccomp-log`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Result, Step};
+use crate::files;
 use crate::seccomp::observed::{Calls, name};
 
 #[derive(Serialize)]
@@ -51,7 +53,11 @@ pub fn tell(calls: &Calls, file: &str) -> Result<()> {
             vec![rule(&rows)]
         };
         let text = serde_json::to_string_pretty(&json!({ "calls": rows, "rules": rules }));
-        return std::fs::write(file, text.unwrap_or_default() + "\n").step("write", file);
+        return files::overwrite(
+            Path::new(file),
+            (text.unwrap_or_default() + "\n").as_bytes(),
+        )
+        .step("write", file);
     }
     crate::log::notice(&to_text(&rows));
     Ok(())
