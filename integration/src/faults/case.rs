@@ -1,0 +1,639 @@
+//! One case: a command that is struck, and what is then found.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use husk_integration::bundle::Bundle;
+use husk_integration::cgroup;
+use husk_integration::output::End;
+use husk_integration::receiver::Receiver;
+use husk_integration::sys;
+use nix::errno::Errno;
+use serde_json::Value;
+
+use super::ground::{Ground, Thing};
+use super::scenario::{CREATED, Place, Scenario, Shape, UPDATED};
+use super::tracer::{self, Command, Side, Strike, Traced};
+
+/// `delete --force` has to be done within that time; what is slow is looked at again.
+const SECOND: Duration = Duration::from_secs(1);
+/// No command takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Something is there that `delete --force` doesn't remove, or it fails, or the id stays taken.
+    Leak,
+    /// A command doesn't end, or `delete --force` takes longer than a second.
+    Hang,
+    /// Success, and something isn't as it should be.
+    Silent,
+    /// A failure without a word that says what failed, or an end by a signal or an abort.
+    Mute,
+    /// A failed command left what it had made, though `delete --force` removes it.
+    Untidy,
+    /// EINTR or EAGAIN was not absorbed.
+    Fragile,
+    /// `state` or `list` fail, or say what isn't so.
+    Blind,
+}
+
+pub const KINDS: [Kind; 7] = [
+    Kind::Leak,
+    Kind::Hang,
+    Kind::Silent,
+    Kind::Mute,
+    Kind::Untidy,
+    Kind::Fragile,
+    Kind::Blind,
+];
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Leak => "leak",
+            Kind::Hang => "hang",
+            Kind::Silent => "silent",
+            Kind::Mute => "mute",
+            Kind::Untidy => "untidy",
+            Kind::Fragile => "fragile",
+            Kind::Blind => "blind",
+        }
+    }
+}
+
+pub type Problem = (Kind, String);
+
+pub struct Runtime {
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// A scenario on a runtime.
+pub struct Bench<'a> {
+    runtime: &'a Runtime,
+    pub scenario: Scenario,
+    place: Place,
+    root: PathBuf,
+    bundle: Bundle,
+    /// What the program tells of itself where nothing is struck, but for what is never the same.
+    facts: BTreeMap<String, Value>,
+    next: u32,
+}
+
+/// What a command that nobody strikes says.
+struct Answer {
+    end: Option<End>,
+    stdout: String,
+    stderr: String,
+    took: Duration,
+}
+
+impl Answer {
+    fn is_ok(&self) -> bool {
+        self.end == Some(End::Code(0))
+    }
+
+    fn describe(&self) -> String {
+        match self.end {
+            None => "hangs".into(),
+            Some(end) => format!("{end:?}: {}", self.stderr.trim().replace('\n', "; ")),
+        }
+    }
+}
+
+impl<'a> Bench<'a> {
+    pub fn new(runtime: &'a Runtime, scenario: Scenario, dir: PathBuf, payload: &Path) -> Self {
+        let place = Place {
+            bundle: dir.join("bundle"),
+            console: dir.join("console.sock"),
+            dir: dir.clone(),
+        };
+        let root = dir.join("root");
+        fs::create_dir_all(&root).unwrap();
+        let bundle = scenario.bundle(place.bundle.clone(), payload);
+        Bench {
+            runtime,
+            scenario,
+            bundle,
+            root,
+            place,
+            facts: BTreeMap::new(),
+            next: 0,
+        }
+    }
+
+    fn args(&self, words: &[String]) -> Vec<String> {
+        let mut args = vec!["--root".to_owned(), self.root.display().to_string()];
+        args.extend_from_slice(words);
+        args
+    }
+
+    fn ask(&self, words: &[&str]) -> Answer {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        self.ask_to(&words, &sys::memfd("stdout").unwrap())
+    }
+
+    /// Its standard output goes on to the container.
+    fn ask_to(&self, words: &[String], stdout: &File) -> Answer {
+        let stderr = sys::memfd("stderr").unwrap();
+        let begin = Instant::now();
+        let mut child = std::process::Command::new(&self.runtime.path)
+            .args(self.args(words))
+            .current_dir(&self.place.dir)
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let pidfd = sys::pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
+        let in_time = sys::readable(&pidfd, PATIENCE).unwrap();
+        if !in_time {
+            child.kill().unwrap();
+        }
+        let status = child.wait().unwrap();
+        Answer {
+            end: in_time.then(|| match status.code() {
+                Some(code) => End::Code(code),
+                None => End::Signal(0),
+            }),
+            stdout: text(stdout),
+            stderr: text(&stderr),
+            took: begin.elapsed(),
+        }
+    }
+
+    /// Without a strike, twice: the calls of each side, and what is true of a success.
+    ///
+    /// # Errors
+    /// The runtime can't do it here.
+    pub fn rehearse(&mut self) -> Result<Vec<(Side, Vec<&'static str>)>, String> {
+        let mut calls = Vec::new();
+        for side in self.scenario.sides() {
+            let (traced, problems) = self.run(*side, None)?;
+            if let Some((_, problem)) = problems.first() {
+                return Err(problem.clone());
+            }
+            calls.push((*side, traced.calls));
+        }
+        if self.scenario.tells() {
+            let first = std::mem::take(&mut self.facts);
+            self.run(Side::Parent, None)?;
+            let same = |(key, value): &(&String, &Value)| self.facts.get(*key) == Some(value);
+            self.facts = first
+                .iter()
+                .filter(same)
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect();
+            if self.facts.len() < 50 {
+                return Err("the program tells too little".into());
+            }
+        }
+        Ok(calls)
+    }
+
+    /// One case. Without a strike the facts are learned.
+    pub fn run(
+        &mut self,
+        side: Side,
+        strike: Option<Strike>,
+    ) -> Result<(Traced, Vec<Problem>), String> {
+        let id = format!("f{}", self.next);
+        self.bundle.write(&id);
+        let ground = Ground::new(&[&self.place.dir, Path::new("/run")]);
+        let receiver =
+            (self.scenario.shape == Shape::Terminal).then(|| Receiver::new(&self.place.console));
+        let stdout = sys::memfd("container").unwrap();
+        let waiting = self.prepare(&id, &stdout)?;
+        let (said, errors) = (sys::memfd("stdout").unwrap(), sys::memfd("stderr").unwrap());
+        let passes_on = matches!(self.scenario.command, "create" | "run" | "exec");
+        let words = self.args(&self.scenario.words(&id, &self.place));
+        let command = Command {
+            program: &self.runtime.path,
+            args: &words,
+            directory: &self.place.dir,
+            stdout: if passes_on { &stdout } else { &said },
+            stderr: &errors,
+            waiting,
+            patience: PATIENCE,
+        };
+        let traced = tracer::run(&command, side, strike).map_err(|error| error.to_string())?;
+        let mut problems = Vec::new();
+        if let Some(place) = &traced.hung {
+            problems.push((Kind::Hang, format!("{}: {place}", self.scenario.command)));
+        } else if traced.end == End::Code(0) {
+            let seen = self.success(&id, &stdout, receiver.as_ref());
+            match (seen, strike) {
+                (Err(what), _) => problems.push((Kind::Silent, what)),
+                (Ok(facts), None) => self.facts = facts,
+                (Ok(facts), Some(_)) => problems.extend(self.compare(&facts)),
+            }
+        } else if strike.is_none() {
+            problems.push((Kind::Mute, text(&errors)));
+        } else {
+            self.failure(&id, &traced, &text(&errors), &ground, &mut problems);
+        }
+        self.aftermath(&id, &traced, &ground, receiver, &mut problems);
+        Ok((traced, problems))
+    }
+
+    /// What the command needs; the process that the child's side begins with, if it is there.
+    fn prepare(&mut self, id: &str, stdout: &File) -> Result<Option<i32>, String> {
+        if !self.scenario.is_created_before() {
+            return Ok(None);
+        }
+        let must = |answer: Answer| match answer.is_ok() {
+            true => Ok(answer),
+            false => Err(answer.describe()),
+        };
+        let mut words = vec!["create".to_owned()];
+        words.extend(self.place.of_bundle(self.scenario.shape));
+        words.push(id.to_owned());
+        must(self.ask_to(&words, stdout))?;
+        let state = must(self.ask(&["state", id]))?;
+        let state: Value =
+            serde_json::from_str(&state.stdout).map_err(|error| error.to_string())?;
+        let pid = state["pid"]
+            .as_i64()
+            .and_then(|pid| i32::try_from(pid).ok());
+        if self.scenario.is_started_before() {
+            must(self.ask(&["start", id]))?;
+        }
+        match (self.scenario.command, self.scenario.shape) {
+            ("resume", _) => drop(must(self.ask(&["pause", id]))?),
+            ("delete", Shape::Plain | Shape::Hooks) => {
+                let stopped = || self.status(id).as_deref() == Some("stopped");
+                if !within(Duration::from_secs(5), stopped) {
+                    return Err("the container doesn't stop".into());
+                }
+            }
+            ("start", _) => {}
+            // So that the program has executed, and nothing else goes on.
+            _ => {
+                if !within(Duration::from_secs(5), || text(stdout).contains("ready")) {
+                    return Err("the program doesn't get ready".into());
+                }
+            }
+        }
+        Ok(pid)
+    }
+
+    fn status(&self, id: &str) -> Option<String> {
+        let answer = self.ask(&["state", id]);
+        let state: Value = serde_json::from_str(&answer.stdout).ok()?;
+        state["status"].as_str().map(str::to_owned)
+    }
+
+    /// Whether a command that says so has done what it should; what the program told.
+    fn success(
+        &self,
+        id: &str,
+        stdout: &File,
+        receiver: Option<&Receiver>,
+    ) -> Result<BTreeMap<String, Value>, String> {
+        let status = |wanted: &str| match self.status(id) {
+            Some(status) if status == wanted => Ok(()),
+            status => Err(format!(
+                "success, but the container is {status:?}, not {wanted}"
+            )),
+        };
+        let file = |(name, value): (&str, &str)| {
+            let path = cgroup::path(id).join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) if text.trim() == value => Ok(()),
+                found => Err(format!("success, but {name} is {found:?}")),
+            }
+        };
+        match self.scenario.command {
+            "create" => {
+                status("created")?;
+                file(CREATED)?;
+                let terminal = receiver.map(|receiver| match receiver.has_waiting() {
+                    true => Ok(receiver.receive().0),
+                    false => Err("success, but no terminal came"),
+                });
+                let terminal = terminal.transpose()?;
+                let started = self.ask(&["start", id]);
+                if !started.is_ok() {
+                    return Err(format!("created, but start {}", started.describe()));
+                }
+                match terminal {
+                    Some(master) => told(|| read_some(&File::from(master.try_clone().unwrap()))),
+                    None => told(|| text(stdout)),
+                }
+            }
+            "start" => {
+                status("running")?;
+                told(|| text(stdout))
+            }
+            "run" | "exec" => told(|| text(stdout)),
+            "update" => file(UPDATED).map(|()| BTreeMap::new()),
+            "pause" => status("paused").map(|()| BTreeMap::new()),
+            "resume" => status("running").map(|()| BTreeMap::new()),
+            "kill" => match within(SECOND, || self.status(id).as_deref() == Some("stopped")) {
+                true => Ok(BTreeMap::new()),
+                false => Err("success, but it wasn't killed".into()),
+            },
+            _ => match self.ask(&["state", id]).is_ok() {
+                false => Ok(BTreeMap::new()),
+                true => Err("success, but it is still there".into()),
+            },
+        }
+    }
+
+    fn compare(&self, facts: &BTreeMap<String, Value>) -> Option<Problem> {
+        let differ = |(key, value): (&String, &Value)| match facts.get(key) {
+            Some(found) if found == value => None,
+            found => Some(format!("{key} is {found:?}, not {value}")),
+        };
+        let other = self.facts.iter().find_map(differ)?;
+        Some((Kind::Silent, format!("success, but {other}")))
+    }
+
+    /// What is wrong with the way in which a command failed.
+    fn failure(
+        &self,
+        id: &str,
+        traced: &Traced,
+        words: &str,
+        ground: &Ground,
+        problems: &mut Vec<Problem>,
+    ) {
+        let Some((_, errno)) = traced.struck else {
+            problems.push((Kind::Mute, format!("it failed unstruck: {words}")));
+            return;
+        };
+        let Some(errno) = errno else {
+            // The parent was killed, or says what happened to its child.
+            if traced.end != End::Signal(libc::SIGKILL) {
+                problems.extend(mute(traced.end, words));
+            }
+            return;
+        };
+        problems.extend(mute(traced.end, words));
+        if errno == Errno::EINTR {
+            problems.push((Kind::Fragile, format!("EINTR: {}", one_line(words))));
+        }
+        if matches!(self.scenario.command, "create" | "run") {
+            for thing in ground.left(Duration::from_millis(500)) {
+                let own = thing.to_string();
+                if !own.ends_with("console.sock") {
+                    problems.push((Kind::Untidy, format!("{own}: {}", one_line(words))));
+                }
+            }
+        }
+        if self.scenario.command == "exec" {
+            let dir = cgroup::path(id);
+            let alone = || cgroup::processes(&dir).len() == 1;
+            if !within(Duration::from_millis(500), alone) {
+                problems.push((Kind::Untidy, "the process of exec goes on".into()));
+            }
+        }
+    }
+
+    /// Whatever happened: it is seen, removed, and nothing is left.
+    fn aftermath(
+        &mut self,
+        id: &str,
+        traced: &Traced,
+        ground: &Ground,
+        receiver: Option<Receiver>,
+        problems: &mut Vec<Problem>,
+    ) {
+        problems.extend(self.look(id));
+        let made = traced.end == End::Code(0) || self.is_made(id);
+        let deleted = self.ask(&["delete", "--force", id]);
+        if !deleted.is_ok() {
+            problems.push((Kind::Leak, format!("delete --force {}", deleted.describe())));
+        } else if deleted.took > SECOND {
+            let time = deleted.took.as_secs_f64();
+            problems.push((Kind::Hang, format!("delete --force takes {time:.1} s")));
+        }
+        drop(receiver);
+        let _ = fs::remove_file(&self.place.console);
+        let _ = fs::remove_file(self.place.dir.join("resources.json"));
+        // The upper layer of a container that was made is the user's, who may have written to it.
+        let upper = self.place.upper();
+        let is_users = |thing: &Thing| match thing {
+            Thing::File(path) => made && is_upper(path, &upper),
+            _ => false,
+        };
+        let deadline = Instant::now() + SECOND;
+        let left = loop {
+            let mut left = ground.left(Duration::ZERO);
+            left.retain(|thing| !is_users(thing));
+            if left.is_empty() || Instant::now() > deadline {
+                break left;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        for thing in &left {
+            problems.push((Kind::Leak, format!("left: {thing}")));
+        }
+        let is_clean = deleted.is_ok() && left.is_empty();
+        if is_clean && let Err(what) = self.again(id) {
+            problems.push((Kind::Leak, format!("the id can't be used again: {what}")));
+        }
+        ground.clean();
+        if !is_clean {
+            self.next += 1;
+        }
+    }
+
+    /// Whether `create` had come to its end when it was struck, where that matters.
+    fn is_made(&self, id: &str) -> bool {
+        let record = fs::read_to_string(self.root.join(id).join("record.json"));
+        self.scenario.is_husks() && record.is_ok_and(|text| text.contains("\"phase\":\"created\""))
+    }
+
+    /// What `state` and `list` say.
+    fn look(&self, id: &str) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut blind = |words: String| problems.push((Kind::Blind, words));
+        let state = self.ask(&["state", id]);
+        let found = serde_json::from_str::<Value>(&state.stdout).ok();
+        let status = found.as_ref().and_then(|state| state["status"].as_str());
+        match (state.is_ok(), status) {
+            (true, Some("creating" | "created" | "running" | "paused" | "stopped")) => {}
+            (false, _) if state.end == Some(End::Code(1)) && says_missing(&state.stderr) => {}
+            _ => blind(format!("state {}{}", state.describe(), state.stdout.trim())),
+        }
+        let list = self.ask(&["list", "--format", "json"]);
+        if !list.is_ok() || serde_json::from_str::<Value>(&list.stdout).is_err() {
+            blind(format!("list {}{}", list.describe(), list.stdout.trim()));
+        }
+        for answer in [state, list] {
+            if answer.took > 2 * SECOND {
+                problems.push((Kind::Hang, "state or list".into()));
+            }
+        }
+        problems
+    }
+
+    /// A container under the same id.
+    fn again(&self, id: &str) -> Result<(), String> {
+        let mut words = vec!["create".to_owned()];
+        words.extend([
+            "--bundle".to_owned(),
+            self.place.bundle.display().to_string(),
+        ]);
+        words.push(id.to_owned());
+        let receiver = (self.scenario.shape == Shape::Terminal).then(|| {
+            words.splice(
+                1..1,
+                [
+                    "--console-socket".to_owned(),
+                    self.place.console.display().to_string(),
+                ],
+            );
+            Receiver::new(&self.place.console)
+        });
+        let created = self.ask_to(&words, &sys::memfd("again").unwrap());
+        let deleted = self.ask(&["delete", "--force", id]);
+        if receiver.is_some() {
+            let _ = fs::remove_file(&self.place.console);
+        }
+        for answer in [created, deleted] {
+            if !answer.is_ok() {
+                return Err(answer.describe());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The layer itself or what is in it, or overlayfs's own directory beside it.
+fn is_upper(path: &Path, upper: &Path) -> bool {
+    path.starts_with(upper) || path.starts_with(upper.with_extension("work"))
+}
+
+fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn says_missing(words: &str) -> bool {
+    let words = words.to_lowercase();
+    words.contains("not exist") || words.contains("no such")
+}
+
+fn one_line(words: &str) -> String {
+    words.trim().replace('\n', "; ")
+}
+
+/// A failure is an exit status and words of which something is left when the phrases of errno, which
+/// could come from anywhere, are taken away.
+fn mute(end: End, words: &str) -> Option<Problem> {
+    let told = match end {
+        End::Code(1..=127 | 255) => {
+            let mut rest = words.to_lowercase();
+            for number in 1..134 {
+                let phrase = Errno::from_raw(number).desc().to_lowercase();
+                rest = rest.replace(&phrase, " ");
+            }
+            let letters = |word: &&str| word.chars().filter(|c| c.is_alphabetic()).count() > 2;
+            let parts = rest.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let noise = [
+                "error", "level", "msg", "time", "err", "exit", "status", "failed", "runc", "crun",
+                "husk",
+            ];
+            parts
+                .filter(letters)
+                .filter(|word| !noise.contains(word))
+                .count()
+                >= 2
+        }
+        _ => false,
+    };
+    (!told).then(|| (Kind::Mute, format!("{end:?}: {:?}", one_line(words))))
+}
+
+fn text(file: &File) -> String {
+    use std::os::fd::AsRawFd;
+    let mut bytes = Vec::new();
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let _ = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a terminal has to say until the line is complete.
+fn read_some(mut master: &File) -> String {
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    while !said.contains(&b'\n') && sys::readable(master, SECOND).unwrap_or(false) {
+        match master.read(&mut buffer) {
+            Ok(length) if length > 0 => said.extend_from_slice(&buffer[..length]),
+            _ => break,
+        }
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// Waits for what the program tells of itself, a line with an object.
+fn told(mut said: impl FnMut() -> String) -> Result<BTreeMap<String, Value>, String> {
+    let mut words = String::new();
+    let mut facts = BTreeMap::new();
+    let complete = within(Duration::from_secs(5), || {
+        words = said();
+        let objects = words
+            .lines()
+            .filter(|line| line.trim_start().starts_with('{'));
+        let values = objects.map(|line| serde_json::from_str::<Value>(line.trim()));
+        match values.flatten().next() {
+            Some(value) => {
+                flatten(String::new(), &value, &mut facts);
+                true
+            }
+            None => false,
+        }
+    });
+    match complete {
+        true => Ok(facts),
+        false => Err(format!("success, but the program says {words:?}")),
+    }
+}
+
+/// What the kernel numbers anew for each mount.
+const NUMBERS: [&str; 3] = ["/id", "/parent", "/dev"];
+
+fn is_the_hosts(kind: &str, number: &Value) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let own = fs::metadata(format!("/proc/self/ns/{kind}"));
+    own.is_ok_and(|own| Some(own.ino()) == number.as_u64())
+}
+
+fn flatten(path: String, value: &Value, facts: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                flatten(format!("{path}/{key}"), value, facts);
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                flatten(format!("{path}/{index}"), value, facts);
+            }
+        }
+        _ if path.starts_with("/mounts/") && NUMBERS.iter().any(|name| path.ends_with(name)) => {}
+        // The kernel's number for a namespace is never the same; whether it is the host's is a fact.
+        _ => {
+            let value = match path.strip_prefix("/ns/") {
+                Some(kind) => is_the_hosts(kind, value).into(),
+                None => value.clone(),
+            };
+            facts.insert(path, value);
+        }
+    }
+}

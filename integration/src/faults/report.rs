@@ -1,0 +1,227 @@
+//! The sums, and the page that docs/reliability.md is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use super::case::{KINDS, Kind, Problem};
+use super::tracer::Fault;
+
+const HEAD: &str = include_str!("head.txt");
+
+/// Of one runtime and one kind of strike.
+#[derive(Debug, Default, Clone)]
+pub struct Sum {
+    pub cases: usize,
+    pub clean: usize,
+    /// Cases that have such a problem.
+    pub problems: BTreeMap<Kind, usize>,
+}
+
+impl Sum {
+    pub fn add(&mut self, problems: &[Problem]) {
+        self.cases += 1;
+        if problems.is_empty() {
+            self.clean += 1;
+        }
+        for kind in KINDS {
+            if problems.iter().any(|(other, _)| *other == kind) {
+                *self.problems.entry(kind).or_default() += 1;
+            }
+        }
+    }
+
+    fn of(&self, kind: Kind) -> usize {
+        self.problems.get(&kind).copied().unwrap_or(0)
+    }
+}
+
+/// What was found with one runtime.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub name: String,
+    pub version: String,
+    /// Every how many cases one was taken.
+    pub every: usize,
+    pub killed: Sum,
+    pub failed: Sum,
+    /// By scenario: cases, and cases with a problem.
+    pub scenarios: Vec<(String, usize, usize)>,
+    /// What it can't do here, and why.
+    pub without: Vec<(String, String)>,
+}
+
+impl Found {
+    pub fn sum(&mut self, fault: Fault) -> &mut Sum {
+        match fault {
+            Fault::Kill => &mut self.killed,
+            Fault::Fail(_) => &mut self.failed,
+        }
+    }
+
+    pub fn cases(&self) -> usize {
+        self.killed.cases + self.failed.cases
+    }
+
+    pub fn clean(&self) -> usize {
+        self.killed.clean + self.failed.clean
+    }
+}
+
+fn first_line(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&output).into_owned();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+pub fn version(path: &Path) -> String {
+    let said = first_line(Command::new(path).arg("--version"));
+    let said = said.split(" (").next().unwrap_or_default();
+    said.replace(" version ", " ").replace(':', "")
+}
+
+fn share(part: usize, whole: usize) -> String {
+    match whole {
+        0 => "–".into(),
+        _ => format!("{part} ({:.1} %)", 100.0 * part as f64 / whole as f64),
+    }
+}
+
+type Row<'a> = (&'a str, &'a dyn Fn(&Found) -> String);
+
+fn table(text: &mut String, all: &[Found], rows: &[Row]) {
+    let names: Vec<&str> = all.iter().map(|found| found.version.as_str()).collect();
+    let _ = writeln!(text, "| | {} |", names.join(" | "));
+    let _ = writeln!(text, "| --- |{}", " --: |".repeat(all.len()));
+    for (title, cell) in rows {
+        let cells: Vec<String> = all.iter().map(cell).collect();
+        let _ = writeln!(text, "| {title} | {} |", cells.join(" | "));
+    }
+}
+
+/// The whole page.
+pub fn document(all: &[Found]) -> String {
+    let mut text = HEAD.to_owned();
+    let date = first_line(Command::new("date").arg("+%Y-%m-%d"));
+    let kernel = first_line(Command::new("uname").arg("-r"));
+    let kernel = kernel.split(['-', '+']).next().unwrap_or_default();
+    let taken: Vec<String> = all
+        .iter()
+        .map(|found| match found.every {
+            1 => format!("{}: every case, {} in all", found.version, found.cases()),
+            n => format!("{}: every {n}th, {} in all", found.version, found.cases()),
+        })
+        .collect();
+    let _ = writeln!(
+        text,
+        "Measured on {date}, Linux {kernel}, x86-64, as root, cgroupfs driver. {}.\n",
+        taken.join("; ")
+    );
+    text.push_str("## Killed right before a system call\n\n");
+    table(
+        &mut text,
+        all,
+        &[
+            ("cases", &|found| found.killed.cases.to_string()),
+            ("nothing to find fault with", &|found| {
+                share(found.killed.clean, found.killed.cases)
+            }),
+            ("something stays after `delete --force`", &|found| {
+                share(found.killed.of(Kind::Leak), found.killed.cases)
+            }),
+            (
+                "a command hangs, or `delete --force` takes over 1 s",
+                &|found| share(found.killed.of(Kind::Hang), found.killed.cases),
+            ),
+            ("success, though something is missing", &|found| {
+                share(found.killed.of(Kind::Silent), found.killed.cases)
+            }),
+            ("a message that says nothing", &|found| {
+                share(found.killed.of(Kind::Mute), found.killed.cases)
+            }),
+            ("`state` or `list` fail", &|found| {
+                share(found.killed.of(Kind::Blind), found.killed.cases)
+            }),
+        ],
+    );
+    text.push_str("\n## A system call fails\n\n");
+    table(
+        &mut text,
+        all,
+        &[
+            ("cases", &|found| found.failed.cases.to_string()),
+            ("nothing to find fault with", &|found| {
+                share(found.failed.clean, found.failed.cases)
+            }),
+            ("something stays after `delete --force`", &|found| {
+                share(found.failed.of(Kind::Leak), found.failed.cases)
+            }),
+            (
+                "a command hangs, or `delete --force` takes over 1 s",
+                &|found| share(found.failed.of(Kind::Hang), found.failed.cases),
+            ),
+            ("success, though something is missing", &|found| {
+                share(found.failed.of(Kind::Silent), found.failed.cases)
+            }),
+            ("a message that says nothing, or a crash", &|found| {
+                share(found.failed.of(Kind::Mute), found.failed.cases)
+            }),
+            (
+                "a failed `create`, `run` or `exec` cleans up only by `delete --force`",
+                &|found| share(found.failed.of(Kind::Untidy), found.failed.cases),
+            ),
+            ("EINTR makes it fail", &|found| {
+                share(found.failed.of(Kind::Fragile), found.failed.cases)
+            }),
+            ("`state` or `list` fail", &|found| {
+                share(found.failed.of(Kind::Blind), found.failed.cases)
+            }),
+        ],
+    );
+    text.push_str("\n## By command\n\nCases with a fault, of all.\n\n");
+    let mut names: Vec<&String> = Vec::new();
+    for (name, ..) in all.iter().flat_map(|found| &found.scenarios) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let cells: Vec<(String, Box<dyn Fn(&Found) -> String>)> = names
+        .into_iter()
+        .map(|name| {
+            let own = name.clone();
+            let cell = move |found: &Found| {
+                let row = found.scenarios.iter().find(|(other, ..)| *other == own);
+                row.map_or("–".into(), |(_, cases, bad)| format!("{bad} of {cases}"))
+            };
+            (
+                format!("`{name}`"),
+                Box::new(cell) as Box<dyn Fn(&Found) -> String>,
+            )
+        })
+        .collect();
+    let rows: Vec<Row> = cells
+        .iter()
+        .map(|(name, cell)| (name.as_str(), cell.as_ref()))
+        .collect();
+    table(&mut text, all, &rows);
+    let without: Vec<String> = all
+        .iter()
+        .flat_map(|found| {
+            let line =
+                |(name, why): &(String, String)| format!("- {}: no `{name}`: {why}", found.version);
+            found.without.iter().map(line)
+        })
+        .collect();
+    if !without.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nNot run, as it fails without any fault:\n\n{}",
+            without.join("\n")
+        );
+    }
+    text
+}

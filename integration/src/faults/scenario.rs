@@ -1,0 +1,184 @@
+//! What is struck: each command, in the shapes that make it do different things.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use husk_integration::bundle::{Bundle, PAYLOAD};
+use serde_json::json;
+
+use super::tracer::Side;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    Plain,
+    /// All six kinds.
+    Hooks,
+    /// An upper layer that the runtime makes.
+    Overlay,
+    Terminal,
+    UserNamespace,
+    /// Of a container that runs.
+    Force,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub command: &'static str,
+    pub shape: Shape,
+    sides: &'static [Side],
+}
+
+const BOTH: &[Side] = &[Side::Parent, Side::Child];
+const ONE: &[Side] = &[Side::Parent];
+
+const ALL: &[(&str, Shape, &[Side])] = &[
+    ("create", Shape::Plain, BOTH),
+    ("create", Shape::Hooks, BOTH),
+    ("create", Shape::Overlay, BOTH),
+    ("create", Shape::Terminal, BOTH),
+    ("create", Shape::UserNamespace, BOTH),
+    ("start", Shape::Plain, BOTH),
+    ("start", Shape::Hooks, BOTH),
+    ("run", Shape::Plain, BOTH),
+    ("run", Shape::Hooks, BOTH),
+    ("exec", Shape::Plain, BOTH),
+    ("exec", Shape::UserNamespace, BOTH),
+    ("update", Shape::Plain, ONE),
+    ("pause", Shape::Plain, ONE),
+    ("resume", Shape::Plain, ONE),
+    ("kill", Shape::Plain, ONE),
+    ("delete", Shape::Plain, ONE),
+    ("delete", Shape::Hooks, ONE),
+    ("delete", Shape::Force, ONE),
+];
+
+pub fn all() -> impl Iterator<Item = Scenario> {
+    ALL.iter().map(|(command, shape, sides)| Scenario {
+        command,
+        shape: *shape,
+        sides,
+    })
+}
+
+/// What `update` sets, and `create` before it.
+pub const UPDATED: (&str, &str) = ("cgroup.max.descendants", "7");
+pub const CREATED: (&str, &str) = ("cgroup.max.depth", "9");
+
+impl Scenario {
+    pub fn name(&self) -> String {
+        let shape = match self.shape {
+            Shape::Plain => "",
+            Shape::Hooks => " with hooks",
+            Shape::Overlay => " with an overlay",
+            Shape::Terminal => " with a terminal",
+            Shape::UserNamespace => " in a user namespace",
+            Shape::Force => " --force",
+        };
+        format!("{}{shape}", self.command)
+    }
+
+    pub fn sides(&self) -> &'static [Side] {
+        self.sides
+    }
+
+    /// Only husk has it.
+    pub fn is_husks(&self) -> bool {
+        self.shape == Shape::Overlay
+    }
+
+    /// The program tells what it sees, and this is compared.
+    pub fn tells(&self) -> bool {
+        matches!(self.command, "create" | "start" | "run" | "exec")
+    }
+
+    /// The container is there before the command.
+    pub fn is_created_before(&self) -> bool {
+        !matches!(self.command, "create" | "run")
+    }
+
+    pub fn is_started_before(&self) -> bool {
+        self.is_created_before() && self.command != "start"
+    }
+
+    pub fn bundle(&self, dir: PathBuf, payload: &Path) -> Bundle {
+        let words = match (self.command, self.shape) {
+            ("run", _) => "facts",
+            ("create" | "start", _) => "facts -- pause",
+            ("delete", Shape::Plain | Shape::Hooks) => "exit 0",
+            _ => "ready -- pause",
+        };
+        let bundle = Bundle::new(dir, payload)
+            .payload(words)
+            .set("/linux/resources/unified", json!({ CREATED.0: CREATED.1 }));
+        match self.shape {
+            Shape::Plain | Shape::Overlay | Shape::Force => bundle,
+            Shape::Terminal => bundle.set("/process/terminal", true),
+            Shape::UserNamespace => bundle.user_namespace(100_000, 65_536),
+            Shape::Hooks => {
+                let host = payload.to_str().unwrap_or_default();
+                let on_host = [
+                    "prestart",
+                    "createRuntime",
+                    "createContainer",
+                    "poststart",
+                    "poststop",
+                ];
+                let with = |bundle: Bundle, kind: &&str| bundle.hook(kind, &[host, "exit", "0"]);
+                let bundle = on_host.iter().fold(bundle, with);
+                bundle.hook("startContainer", &[PAYLOAD, "exit", "0"])
+            }
+        }
+    }
+
+    /// The words after the global options.
+    pub fn words(&self, id: &str, place: &Place) -> Vec<String> {
+        let mut words = vec![self.command.to_owned()];
+        match self.command {
+            "create" | "run" => words.extend(place.of_bundle(self.shape)),
+            "update" => {
+                let resources = json!({ "unified": { UPDATED.0: UPDATED.1 } });
+                let file = place.dir.join("resources.json");
+                let _ = fs::write(&file, resources.to_string());
+                words.extend(["--resources".to_owned(), file.display().to_string()]);
+            }
+            "delete" if self.shape == Shape::Force => words.push("--force".into()),
+            _ => {}
+        }
+        words.push(id.to_owned());
+        match self.command {
+            "exec" => words.extend([PAYLOAD.to_owned(), "facts".to_owned()]),
+            "kill" => words.push("KILL".into()),
+            _ => {}
+        }
+        words
+    }
+}
+
+/// Where a scenario's files are.
+pub struct Place {
+    pub dir: PathBuf,
+    pub bundle: PathBuf,
+    pub console: PathBuf,
+}
+
+impl Place {
+    pub fn of_bundle(&self, shape: Shape) -> Vec<String> {
+        let mut words = vec!["--bundle".to_owned(), self.bundle.display().to_string()];
+        match shape {
+            Shape::Overlay => words.push(format!("--overlay={}", self.upper().display())),
+            Shape::Terminal => {
+                words.extend([
+                    "--console-socket".to_owned(),
+                    self.console.display().to_string(),
+                ]);
+            }
+            _ => {}
+        }
+        words
+    }
+
+    /// The upper layer, which isn't there before.
+    pub fn upper(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+}
