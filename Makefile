@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PREFIX ?= /usr/local
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
+# As NAME=PATH,EVERY: one case of so many.
+FAULTS_PEERS ?= runc=runc,9 crun=crun,9
 
 HUSK := build/husk
 LIMIT := 3000000
@@ -21,7 +23,7 @@ SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure
 
-.PHONY: errors engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: errors faults engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -66,6 +68,13 @@ bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 errors: built ## docs/errors.md again: how husk, runc and crun explain broken bundles (root)
 	@integration/diagnosis/measure $(HUSK) >docs/errors.md.new
 	@mv docs/errors.md.new docs/errors.md
+
+faults: built ## kills husk, runc and crun at every system call, fails each: docs/reliability.md (root, long)
+	@.ci/need runc crun
+	@. .ci/toolchain; \
+	cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
+	"$$CARGO_TARGET_DIR/$$TARGET/debug/faults" --document husk=$(HUSK) $(FAULTS_PEERS) \
+		>docs/reliability.md.new && mv docs/reliability.md.new docs/reliability.md
 
 engines: built ## podman, containerd and docker on husk, and on runc and crun to compare (root)
 	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils

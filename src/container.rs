@@ -23,7 +23,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -33,7 +33,6 @@ pub use self::notify::Started;
 pub use self::postmortem::Postmortem;
 pub use self::record::Record;
 use self::record::{Home, Phase};
-use self::stat::stat_of;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
@@ -44,10 +43,14 @@ use crate::process::readiness::Readiness;
 use crate::rootfs;
 use crate::signal::Signal;
 use crate::sys;
+use crate::sys::file::openat;
 use crate::trace;
 
 /// How long a killed container may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a process whose creator was killed may be there yet.
+const LAST_BREATH: Duration = Duration::from_millis(500);
 
 /// Runtime-spec's runtime.md, "State", and `paused`, which all runtimes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +163,11 @@ impl Record {
         if self.phase == Phase::Creating {
             return Ok(None);
         }
-        let Some(seen) = self.init.and_then(record::Init::look) else {
+        let seen = match self.init {
+            Some(init) => init.look()?,
+            None => None,
+        };
+        let Some(seen) = seen else {
             return Ok(Some(Status::Stopped));
         };
         if let Some(place) = &self.cgroup
@@ -183,8 +190,11 @@ impl Container {
     }
 
     /// A handle to the first process, unless it has ended.
-    pub fn init(&self) -> Option<OwnedFd> {
-        self.record.init?.open()
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        match self.record.init {
+            Some(init) => init.open(),
+            None => Ok(None),
+        }
     }
 
     /// The root directory of the first process. To be opened while a handle to that process is held.
@@ -203,7 +213,7 @@ impl Container {
             }
         })?;
         // Only if the number is still that process's was it the right one.
-        match self.init() {
+        match self.init()? {
             Some(_) => Ok(root),
             None => Err(Error::new("cannot exec in a stopped container:").on(self.id())),
         }
@@ -215,11 +225,11 @@ impl Container {
         }
         Ok(match self.record.phase {
             // A creator that was killed holds no lock any more.
-            Phase::Creating => match !self.locked && self.home.is_locked() {
+            Phase::Creating => match !self.locked && self.home.is_locked()? {
                 true => Status::Creating,
                 false => Status::Stopped,
             },
-            Phase::Created => match self.home.is_waiting() {
+            Phase::Created => match self.home.is_waiting()? {
                 true => Status::Created,
                 false => Status::Running,
             },
@@ -281,11 +291,12 @@ impl Container {
             }
             Err(error) => Err(error),
             Ok(()) => {
+                let pidfd = container.init()?;
                 let both = readiness.zip(container.pid());
                 Ok(both.map(|(readiness, pid)| Started {
                     readiness,
                     pid,
-                    pidfd: container.init(),
+                    pidfd,
                 }))
             }
         }
@@ -312,7 +323,11 @@ impl Container {
         })?;
         // The end of the connection is execution or death; of a process that is there the kernel knows
         // which.
-        match self.pid().and_then(stat_of) {
+        let remains = match self.record.init {
+            Some(init) => init.look_at_remains()?,
+            None => None,
+        };
+        match remains {
             Some(stat) if stat.is_unborn() => Err(Error::new("start container")
                 .on(self.id())
                 .because("its process ended before the program was executed")
@@ -352,7 +367,7 @@ impl Container {
                 return Ok(());
             }
         }
-        let Some(init) = self.init() else {
+        let Some(init) = self.init()? else {
             return Err(stopped());
         };
         match sys::process::pidfd_send_signal(init.as_fd(), signal.number()) {
@@ -434,7 +449,7 @@ impl Container {
     fn destroy(self) -> Result<()> {
         // Of most containers nothing is left but an empty cgroup.
         let cgroup = self.record.cgroup.as_ref();
-        let gone = self.init().is_none()
+        let gone = self.init()?.is_none()
             && match cgroup {
                 Some(place) => trace::step("remove cgroup", || place.remove_empty())?,
                 None => true,
@@ -482,7 +497,8 @@ impl Container {
         };
         if place.inode.is_none() {
             match self.cgroup()? {
-                Some(cgroup) if cgroup.procs()?.is_empty() => {}
+                // Its own first process ends with its creator, who was killed a moment ago.
+                Some(cgroup) if cgroup.is_empty_within(LAST_BREATH)? => {}
                 // A unit may be there without one.
                 None if place.owner.is_some() => {}
                 _ => return Ok(()),
@@ -492,7 +508,7 @@ impl Container {
     }
 
     fn kill(&self) -> Result<()> {
-        let init = self.init();
+        let init = self.init()?;
         if let Some(cgroup) = self.own_cgroup()? {
             cgroup.kill()?;
         }

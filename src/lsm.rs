@@ -8,11 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::statfs::statfs;
 use oci_spec::runtime::{Linux, Process};
 
 use crate::error::{Error, Result, Step};
+use crate::sys::file::openat2;
 
 /// SELINUX_MAGIC of linux/magic.h.
 const SELINUX_MAGIC: u32 = 0xf97c_ff8c;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{Gid, Pid, Uid};
@@ -17,6 +17,7 @@ pub use id_maps::{IdMaps, host_gid, host_uid, nested};
 use crate::error::{Error, Result, Step};
 use crate::files;
 use crate::sys;
+use crate::sys::file::open;
 
 /// Where one kind of namespace comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

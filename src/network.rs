@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, Uid};
 use oci_spec::runtime::Linux;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::link::{Address, Link};
 use self::netlink::{Refusal, Socket};
 use crate::error::{Error, Result, Step, pointer_key};
+use crate::sys::file::open;
 
 const POINTER: &str = "/linux/netDevices";
 

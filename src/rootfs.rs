@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev};
@@ -41,6 +41,7 @@ use self::mounts::{Mount, Surroundings};
 use self::overlay::Overlay;
 pub use self::procfs::Procfs;
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::mount::{self, Attributes};
 use crate::trace;
 

@@ -6,6 +6,7 @@
 pub mod arena;
 pub mod bpf;
 pub mod fd;
+pub mod file;
 pub mod keyring;
 pub mod link;
 pub mod mount;

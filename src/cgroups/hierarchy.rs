@@ -4,11 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use procfs::process::{MountInfo, Process};
 
 use crate::error::{Error, Result, Step};
+use crate::sys::file::openat2;
 
 const USUAL: &str = "/sys/fs/cgroup";
 

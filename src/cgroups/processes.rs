@@ -41,6 +41,16 @@ impl Cgroup {
         })
     }
 
+    /// Whether no process is in it or below, or none is any more within that time.
+    pub fn is_empty_within(&self, time: Duration) -> Result<bool> {
+        let empty = |events: &str| file::keyed(events, "populated") == Some(0);
+        match wait(self.fd(), Instant::now() + time, empty) {
+            // Gone.
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
+            done => done.step("wait for the end of", self.path().display()),
+        }
+    }
+
     /// Sends SIGKILL to all its processes and those below. They may still be ending when it
     /// returns; [`super::Place::remove`] waits for them.
     pub fn kill(&self) -> Result<()> {

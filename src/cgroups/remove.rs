@@ -180,7 +180,7 @@ impl Place {
             let Some(dir) = dir else { continue };
             // By the descriptor's own parent, as the path could be another's by now.
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let parent = nix::fcntl::openat(&dir, "..", flags, nix::sys::stat::Mode::empty())
+            let parent = crate::sys::file::openat(&dir, "..", flags, nix::sys::stat::Mode::empty())
                 .step("open cgroup", parent_of(&path))?;
             match unlinkat(&parent, name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}

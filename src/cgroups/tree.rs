@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::hierarchy::{Hierarchy, is_cgroup2, open_absolute};
 use super::systemd::Owner;
 use super::{controllers, file, processes};
 use crate::error::{Error, Result, Step};
+use crate::sys::file::openat2;
 use crate::sys::{fd, xattr};
 
 /// On directories that husk made above a container's own: who finds one empty may remove it.
@@ -171,12 +172,18 @@ impl Site<'_> {
         let mut fresh = false;
         let cgroup = make(hierarchy, &place, deepest, leaf, &mut fresh).and_then(|dir| {
             // Until the first process is in it everybody would find it empty.
-            if fd::try_lock(dir.as_fd()).is_err() {
-                fresh = false;
-                return Err(refuse(
-                    &place,
-                    "another container is being made in it".into(),
-                ));
+            match fd::try_lock(dir.as_fd()) {
+                Ok(()) => {}
+                Err(Errno::EWOULDBLOCK) => {
+                    fresh = false;
+                    return Err(refuse(
+                        &place,
+                        "another container is being made in it".into(),
+                    ));
+                }
+                Err(errno) => {
+                    return Err(errno).step("lock cgroup", place.path().display());
+                }
             }
             // Also one that this process has made: another may have found it before the lock was taken, and
             // be done with its container by now.

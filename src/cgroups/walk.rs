@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::file;
+use crate::sys::file::openat;
 
 /// Calls `visit` with each cgroup below `top`, as its parent's directory and its name, children
 /// before their parent. What vanishes meanwhile is left out.

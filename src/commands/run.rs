@@ -73,7 +73,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         started.map(|started| started.readiness),
     );
     if !args.keep {
-        Container::delete(&global.root, &args.create.id, true)?;
+        remove(global, &args.create.id)?;
     }
     if let (Some(observer), Some(file)) = (observer, &args.seccomp_log) {
         seccomp_log::tell(&observer.finish(), file)?;
@@ -86,6 +86,14 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         }
     }
     Ok(ended.status())
+}
+
+/// Nobody else knows of the container, so what fails is tried once more.
+fn remove(global: &Global, id: &str) -> Result<()> {
+    Container::delete(&global.root, id, true).or_else(|error| {
+        log::debug(format_args!("{error}: once more"));
+        Container::delete(&global.root, id, true)
+    })
 }
 
 /// A container that can't be started is of no use to anybody.
@@ -101,7 +109,7 @@ fn start(
         Ok(started) => Ok((created, started)),
         Err(error) => {
             if !args.keep {
-                Container::delete(&global.root, id, true)?;
+                remove(global, id)?;
             }
             Err(error)
         }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, stat};
 use nix::unistd::Pid;
@@ -22,6 +22,7 @@ use crate::namespaces;
 use crate::process::criu::{Task, find, spawn};
 use crate::process::{self, Ended};
 use crate::rootfs::{self, Rootfs};
+use crate::sys::file::open;
 
 /// Namespaces that a restore takes from outside by a name, as runc calls them.
 const NAMED: [(LinuxNamespaceType, &str, &str); 2] = [

@@ -12,7 +12,7 @@ use oci_spec::runtime::{self as oci, Spec};
 
 use super::ground::Ground;
 use super::plan::{Plan, check_terminal};
-use super::record::{self, Home, Init as InitRecord, Phase};
+use super::record::{self, Home, Init as InitRecord, Phase, Record};
 use super::rootless::Demand;
 use super::{Container, check_id, notify};
 use crate::bundle::{Bundle, Finding};
@@ -369,11 +369,16 @@ impl Work {
         if let Some(path) = request.pid_file {
             write_pid_file(path, process.pid)?;
         }
-        self.container.record.init = Some(InitRecord::of(process.pid)?);
-        self.container.record.phase = Phase::Created;
-        self.container.record.journey = None;
-        self.container.home.write(&self.container.record)?;
+        // Only what is written is so: until then all that was made is undone.
+        let created = Record {
+            init: Some(InitRecord::of(process.pid)?),
+            phase: Phase::Created,
+            journey: None,
+            ..self.container.record.clone()
+        };
+        self.container.home.write(&created)?;
         process.channel.go()?;
+        self.container.record = created;
         Ok(terminal)
     }
 

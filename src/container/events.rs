@@ -56,7 +56,7 @@ impl Watched {
         let text = std::fs::read_to_string(format!("/proc/{}/net/dev", init.pid));
         // Only if the number is still that process's was it its file.
         match (text, self.container.init()) {
-            (Ok(text), Some(_)) => interfaces(&text),
+            (Ok(text), Ok(Some(_))) => interfaces(&text),
             _ => Vec::new(),
         }
     }

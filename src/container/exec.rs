@@ -63,7 +63,7 @@ impl Target {
             }
             _ => {}
         }
-        let init = container.init().ok_or_else(|| stopped(id))?;
+        let init = container.init()?.ok_or_else(|| stopped(id))?;
         let raw = container.home.read_config()?;
         let bundle = Bundle::parse(&container.record.bundle, raw)?;
         Ok(Target {

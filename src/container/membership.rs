@@ -3,13 +3,14 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::Container;
 use super::exec::stopped;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::process::pidfd_send_signal;
 
 impl Container {

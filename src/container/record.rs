@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, renameat};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
@@ -34,6 +34,7 @@ use crate::process::{channel, readiness};
 use crate::rdt;
 use crate::rootfs::Elsewhere;
 use crate::sys;
+use crate::sys::file::{openat, openat2};
 
 /// Increased when an older husk could misread what a newer one writes.
 const FORMAT: u32 = 2;
@@ -156,14 +157,15 @@ impl Home {
                 return Err(errno).step("make directory", root.join(id).display());
             }
         }
-        let fd =
-            openat(&root_fd, id, DIRECTORY, Mode::empty()).step("open", root.join(id).display())?;
-        let home = Home {
-            fd,
-            path: root.join(id),
-        };
-        home.lock()?;
-        Ok(home)
+        let path = root.join(id);
+        let home = openat(&root_fd, id, DIRECTORY, Mode::empty())
+            .step("open", path.display())
+            .map(|fd| Home { fd, path });
+        home.and_then(|home| home.lock().map(|()| home))
+            .inspect_err(|_| {
+                // Without a record it would be nobody's, and the id taken.
+                let _ = unlinkat(&root_fd, id, UnlinkatFlags::RemoveDir);
+            })
     }
 
     /// `None` if there is no such container.
@@ -198,10 +200,15 @@ impl Home {
     }
 
     /// Whether someone is changing the container right now.
-    pub fn is_locked(&self) -> bool {
+    pub fn is_locked(&self) -> Result<bool> {
         // A description of its own: the lock must not be taken from under this process.
-        let again = openat(&self.fd, ".", DIRECTORY, Mode::empty());
-        again.is_ok_and(|fd| sys::fd::is_locked(fd.as_fd()))
+        match openat(&self.fd, ".", DIRECTORY, Mode::empty()) {
+            // Deleted meanwhile.
+            Err(Errno::ENOENT) => Ok(false),
+            again => again
+                .and_then(|fd| sys::fd::is_locked(fd.as_fd()))
+                .step("look at the lock of", self.path.display()),
+        }
     }
 
     /// Replaces the record at once.
@@ -256,8 +263,13 @@ impl Home {
 
     /// Whether the first process still waits for its start. It doesn't notice that it is looked at: to
     /// connect a datagram socket sends nothing.
-    pub fn is_waiting(&self) -> bool {
-        self.connect().is_ok()
+    pub fn is_waiting(&self) -> Result<bool> {
+        match self.connect() {
+            Err(error) if matches!(error.code(), Some(Errno::ENOENT | Errno::ECONNREFUSED)) => {
+                Ok(false)
+            }
+            done => done.map(|_| true),
+        }
     }
 
     /// By way of the directory's descriptor: a path may be longer than a socket's name (108 bytes).

@@ -1,46 +1,70 @@
 //! Which process the first one is: told from later ones with the same number by when it began.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::record::Init;
-use crate::error::Result;
+use crate::error::{Error, Result, Step};
 use crate::sys;
 
 impl Init {
     /// The process that has this number now.
     pub fn of(pid: Pid) -> Result<Init> {
-        let start_time = stat_of(pid).map_or(0, |stat| stat.start_time);
-        Ok(Init {
-            pid: pid.as_raw(),
-            start_time,
-        })
+        match stat_of(pid)? {
+            Some(stat) => Ok(Init {
+                pid: pid.as_raw(),
+                start_time: stat.start_time,
+            }),
+            None => Err(Error::new("find the container's process").errno(Errno::ESRCH)),
+        }
     }
 
     /// A handle to the process, unless it has ended.
-    pub(super) fn open(self) -> Option<OwnedFd> {
-        let pidfd = sys::process::pidfd_open(Pid::from_raw(self.pid)).ok()?;
+    ///
+    /// # Errors
+    /// As [`Init::look`].
+    pub(super) fn open(self) -> Result<Option<OwnedFd>> {
+        let pidfd = match sys::process::pidfd_open(Pid::from_raw(self.pid)) {
+            // Nobody, or a thread of somebody else's.
+            Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => return Ok(None),
+            pidfd => pidfd.step("open pidfd of process", self.pid)?,
+        };
         // Only now: from here on the number can't be given to another process unnoticed.
-        self.look().map(|_| pidfd)
+        Ok(self.look()?.map(|_| pidfd))
     }
 
     /// What is to be seen of it now, unless it has ended.
-    pub(super) fn look(self) -> Option<Stat> {
+    ///
+    /// # Errors
+    /// It can't be found out: a living process must not pass for an ended one.
+    pub(super) fn look(self) -> Result<Option<Stat>> {
         let stat = stat_of(Pid::from_raw(self.pid))?;
-        let ended = matches!(stat.state, 'Z' | 'X' | 'x');
-        (stat.start_time == self.start_time && !ended).then_some(stat)
+        let own = |stat: &Stat| stat.start_time == self.start_time && !stat.has_ended();
+        Ok(stat.filter(own))
+    }
+
+    /// As [`Init::look`], but its end leaves something to be seen until somebody has waited for it.
+    pub(super) fn look_at_remains(self) -> Result<Option<Stat>> {
+        let stat = stat_of(Pid::from_raw(self.pid))?;
+        Ok(stat.filter(|stat| stat.start_time == self.start_time))
     }
 }
 
 /// Fields 3, 9 and 22 of proc_pid_stat(5).
 pub(super) struct Stat {
-    pub state: char,
+    state: char,
     flags: u64,
-    pub start_time: u64,
+    start_time: u64,
 }
 
 impl Stat {
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
     /// Whether it still is what was made, and has never executed a program.
     pub fn is_unborn(&self) -> bool {
         // PF_FORKNOEXEC of include/linux/sched.h.
@@ -48,18 +72,34 @@ impl Stat {
     }
 }
 
-/// The name before these fields may hold anything.
-pub(super) fn stat_of(pid: Pid) -> Option<Stat> {
+/// `None` when there is no such process any more. The name before these fields may hold anything.
+fn stat_of(pid: Pid) -> Result<Option<Stat>> {
+    let path = format!("/proc/{pid}/stat");
     // Its first kilobyte has far more than these fields.
-    let text = sys::fd::read_beginning(&format!("/proc/{pid}/stat")).ok()?;
-    let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
-    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some(Stat {
-        state,
-        flags: fields.nth(5)?.parse().ok()?,
-        start_time: fields.nth(12)?.parse().ok()?,
-    })
+    let text = match sys::fd::read_beginning(&path) {
+        Err(Errno::ENOENT | Errno::ESRCH) if Path::new("/proc/self").exists() => return Ok(None),
+        text => text.or_fail(|errno| {
+            let error = Error::new("read").on(&path).errno(errno);
+            match errno {
+                Errno::ENOENT => error.hint("husk needs /proc"),
+                _ => error,
+            }
+        })?,
+    };
+    let parse = || {
+        let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
+        let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        Some(Stat {
+            state,
+            flags: fields.nth(5)?.parse().ok()?,
+            start_time: fields.nth(12)?.parse().ok()?,
+        })
+    };
+    match parse() {
+        Some(stat) => Ok(Some(stat)),
+        None => Err(Errno::EBADMSG).step("understand", &path),
+    }
 }
 
 #[cfg(test)]
@@ -70,11 +110,11 @@ mod tests {
     fn a_number_alone_is_not_the_process() {
         let me = Init::of(nix::unistd::getpid()).unwrap();
         assert!(me.start_time > 0);
-        assert!(me.open().is_some());
+        assert!(me.open().unwrap().is_some());
         let reused = Init {
             start_time: me.start_time + 1,
             ..me
         };
-        assert!(reused.open().is_none());
+        assert!(reused.open().unwrap().is_none());
     }
 }

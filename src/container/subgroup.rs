@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 
 use super::Container;
 use crate::error::{Error, Result, Step};
+use crate::sys::file::openat2;
 
 /// Where the process is to be born.
 #[derive(Debug)]

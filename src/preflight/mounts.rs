@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::{LinuxNamespaceType, Mount};
@@ -16,6 +16,7 @@ use crate::bundle::{Bundle, Finding, did_you_mean, nearest};
 use crate::rootfs::lexical;
 use crate::rootfs::options::{self, Options};
 use crate::rootfs::overlay::{LOWER, UPPER};
+use crate::sys::file::open;
 use crate::sys::mount::Context;
 
 /// Filesystems whose files are the kernel's own.

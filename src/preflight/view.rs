@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, readlinkat};
+use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use crate::rootfs::{Rootfs, lexical};
+use crate::sys::file::open;
 use crate::sys::xattr;
 
 /// As the kernel's MAXSYMLINKS.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access};
@@ -18,6 +18,7 @@ use crate::criu::Session;
 use crate::error::{Error, Result, Step};
 use crate::rootfs;
 use crate::sys::fd;
+use crate::sys::file::open;
 use crate::sys::process::{Clone, Strings, clone3, execveat, exit};
 
 /// What it gets.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
@@ -17,6 +17,7 @@ use super::program::{Prepared, Program};
 use super::{Process, spawn_through, terminal};
 use crate::error::{Error, Result, Step};
 use crate::rootfs::Rootfs;
+use crate::sys::file::open;
 use crate::sys::process as sys;
 use crate::sys::{self as system, tty};
 use crate::trace::{self, Role};

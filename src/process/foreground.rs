@@ -13,7 +13,7 @@ use nix::unistd::{Pid, getpid, read, write};
 use super::Ended;
 use super::readiness::Readiness;
 use crate::error::{Result, Step};
-use crate::sys::{self, fd::stdio, tty};
+use crate::sys::{self, fd::stdio, file::through_signals, tty};
 
 /// Signals held back from the moment before the process is made, so that none is lost.
 #[derive(Debug)]
@@ -132,7 +132,8 @@ fn drain(
     relay: Option<&Relay>,
 ) -> Result<Option<Ended>> {
     let mut ended = None;
-    while let Some(info) = signals.signals.read_signal().step("read", "signals")? {
+    let next = || through_signals(|| signals.signals.read_signal());
+    while let Some(info) = next().step("read", "signals")? {
         match info.ssi_signo as i32 {
             libc::SIGCHLD => ended = ended.or(reap_all(pid)),
             libc::SIGWINCH => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -16,6 +16,7 @@ use procfs::process::Process;
 use super::POINTER;
 use crate::error::{Error, Result, Step};
 use crate::sys;
+use crate::sys::file::{open, openat};
 
 /// Where the monitoring groups of a group are.
 pub const MONITORS: &str = "mon_groups";

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 
 use super::handle::{self, Rootfs, Target};
 use super::{Namespace, Plan};
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::mount;
 
 /// The name that masks of files go by, and the host's file that is put there.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::Result;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, copy_file_range, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, copy_file_range, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, mkdirat,
     mknodat, utimensat,
@@ -16,6 +16,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::handle::{is_kind, stat_at};
+use crate::sys::file::openat;
 use crate::sys::xattr;
 
 /// Directories deeper than this are refused (`ELOOP`) rather than run out of stack.

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use crate::sys::file::{openat, openat2};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 
 /// How often a lookup is tried again when a rename elsewhere disturbs it (openat2(2), EAGAIN).
@@ -289,7 +290,7 @@ mod tests {
             Temporary(path)
         }
         fn root(&self) -> Rootfs {
-            let fd = nix::fcntl::open(
+            let fd = crate::sys::file::open(
                 &self.0.join("root"),
                 OFlag::O_PATH | OFlag::O_DIRECTORY,
                 Mode::empty(),

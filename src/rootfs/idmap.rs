@@ -6,13 +6,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result, Step};
 use crate::files;
+use crate::sys::file::open;
 use crate::sys::mount;
 use crate::sys::process::{self, Clone as Side};
 

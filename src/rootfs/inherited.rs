@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Namespace, Plan};
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::mount;
 use crate::sys::process::{self, Clone as Side};
 

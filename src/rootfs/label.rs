@@ -3,9 +3,10 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
+use crate::sys::file::openat;
 use crate::sys::mount::Context;
 
 /// What a filesystem's own options may be called, mount(8), "SELINUX".

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, mknodat};
 
@@ -19,6 +19,7 @@ use super::handle::{is_kind, open_at};
 use super::mounts::Mount;
 use super::{Namespace, Plan};
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::mount::{self, Context};
 
 fn fail(step: &'static str, place: &Path) -> impl Fn(Errno) -> Error {

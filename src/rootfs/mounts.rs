@@ -223,6 +223,8 @@ impl Mount {
             path: handle::clean(inside.unwrap_or(destination)),
             destination: destination.display().to_string(),
             instead: match filesystem {
+                // The host's root is refused nothing: what fails for him is an error.
+                _ if !around.confined => None,
                 "cgroup" | "cgroup2" => {
                     Some(Instead::Cgroup(around.own_cgroup.map(Path::to_owned)))
                 }

@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 
 use super::handle::Rootfs;
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::mount::{self, Context};
 
 /// Detaches everything of the host that `root` doesn't lie on, in a mount namespace of the container's

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
@@ -19,6 +19,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use super::label::Label;
 use crate::error::{Error, Result, Step};
 use crate::files;
+use crate::sys::file::{open, openat};
 use crate::sys::mount::{self, Context};
 
 /// `OVL_MAX_STACK` of the kernel (fs/overlayfs/params.h).

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Error, Result, Step, pointer_key};
+use crate::sys::file::{open, openat2};
 use crate::sys::mount::Context;
 
 /// A fresh, unmasked procfs of the current pid namespace. Nobody else can mount anything into it, so

@@ -4,8 +4,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
+
+use super::file::{openat, through_signals};
 
 /// Marks every descriptor from `first` on close-on-exec, close_range(2) with
 /// `CLOSE_RANGE_CLOEXEC` (Linux 5.11).
@@ -34,7 +36,7 @@ pub fn read_beginning(path: &str) -> Result<Vec<u8>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let file = openat(AT_FDCWD, path, flags, Mode::empty())?;
     let mut buffer = [0; 2048];
-    let count = nix::unistd::read(&file, &mut buffer)?;
+    let count = through_signals(|| nix::unistd::read(&file, &mut buffer))?;
     Ok(buffer[..count].to_vec())
 }
 
@@ -173,8 +175,11 @@ pub fn keep(number: u32) -> Result<()> {
 /// # Errors
 /// `EWOULDBLOCK` if another open file has it.
 pub fn try_lock(fd: BorrowedFd) -> Result<()> {
-    // SAFETY: no memory is passed.
-    Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+    through_signals(|| {
+        // SAFETY: no memory is passed.
+        Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
+    })
+    .map(drop)
 }
 
 /// Closes every descriptor from `first` on but those of `kept`.
@@ -193,10 +198,15 @@ pub fn close_but(first: u32, kept: &[BorrowedFd]) -> Result<()> {
 
 /// Whether somebody has the lock of [`try_lock`] through another open file. Asking takes a shared lock
 /// for a moment, so that those who ask don't see each other.
-pub fn is_locked(fd: BorrowedFd) -> bool {
-    // SAFETY: no memory is passed.
-    let shared = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
-    Errno::result(shared) == Err(Errno::EWOULDBLOCK)
+pub fn is_locked(fd: BorrowedFd) -> Result<bool> {
+    let shared = through_signals(|| {
+        // SAFETY: no memory is passed.
+        Errno::result(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) })
+    });
+    match shared {
+        Err(Errno::EWOULDBLOCK) => Ok(true),
+        done => done.map(|_| false),
+    }
 }
 
 pub fn is_open(number: u32) -> bool {

@@ -24,14 +24,17 @@ pub fn name(number: u64) -> &'static str {
 }
 
 /// The errors that the manual page has for it, as far as a right caller can meet them. None for calls that
-/// can't fail when they are called rightly, nor for those whose failure is the C library's to die of.
-pub fn errors(name: &str) -> &'static [Errno] {
+/// can't fail when they are called rightly, nor for those that get memory: where there is none, a language's runtime
+/// ends the process, before `main` or in it. In a user namespace (`confined`) EPERM is how the kernel
+/// refuses some filesystems, for which runtimes then have a substitute.
+pub fn errors(name: &str, confined: bool) -> &'static [Errno] {
     use Errno::{EAGAIN, EINTR, EIO, ENOENT, ENOMEM, ENOSPC, EPERM};
     match name {
         "open" | "openat" | "openat2" => &[EIO, ENOMEM, EINTR],
         "read" | "pread64" | "readv" => &[EIO, EINTR],
         "write" | "pwrite64" | "writev" => &[ENOSPC, EIO, EINTR],
-        "sendto" | "sendmsg" | "recvfrom" | "recvmsg" => &[ENOMEM, EINTR],
+        "sendto" | "sendmsg" | "recvmsg" => &[ENOMEM, EINTR],
+        "recvfrom" => &[EINTR],
         "connect" => &[EAGAIN, EPERM],
         "accept" | "accept4" => &[ENOMEM, EINTR],
         "bind" => &[ENOMEM, ENOSPC],
@@ -51,9 +54,12 @@ pub fn errors(name: &str) -> &'static [Errno] {
         "chdir" | "fchdir" | "chroot" | "pivot_root" | "umount2" => &[EIO, EPERM],
         "chown" | "fchown" | "lchown" | "fchownat" | "chmod" | "fchmod" | "fchmodat"
         | "fchmodat2" | "setxattr" | "fsetxattr" | "ftruncate" => &[EIO, EPERM],
+        "fsopen" | "fsconfig" | "fsmount" if confined => &[ENOMEM],
         "mount" | "fsopen" | "fsconfig" | "fsmount" | "fspick" | "open_tree" | "move_mount"
         | "mount_setattr" => &[ENOMEM, EPERM],
-        "unshare" | "setns" | "bpf" | "seccomp" | "keyctl" | "add_key" => &[ENOMEM, EPERM],
+        "unshare" | "setns" | "bpf" | "seccomp" => &[ENOMEM, EPERM],
+        // A filter around the runtime forbids it with EPERM, and then to everybody in the container, too.
+        "keyctl" | "add_key" => &[ENOMEM],
         "prctl" | "capset" | "setsid" | "sethostname" | "setdomainname" | "setrlimit"
         | "prlimit64" | "sched_setaffinity" | "sched_setattr" | "ioprio_set" | "setpriority"
         | "setgroups" | "setgid" | "setresgid" | "setuid" | "setresuid" | "personality"
@@ -61,8 +67,9 @@ pub fn errors(name: &str) -> &'static [Errno] {
         "socket" | "socketpair" | "pipe" | "pipe2" | "eventfd2" | "signalfd4" | "epoll_create1"
         | "epoll_ctl" | "timerfd_create" | "inotify_init1" | "inotify_add_watch"
         | "memfd_create" | "pidfd_open" | "pidfd_getfd" | "dup" | "dup2" | "dup3" | "fcntl"
-        | "setsockopt" | "getsockopt" | "getsockname" | "close_range" | "mmap" | "mremap"
-        | "brk" | "mprotect" | "listen" | "capget" => &[ENOMEM],
+        | "setsockopt" | "getsockopt" | "getsockname" | "close_range" | "listen" | "capget" => {
+            &[ENOMEM]
+        }
         "getrandom" => &[EINTR],
         "ioctl" | "close" | "fsync" | "fdatasync" => &[EIO],
         _ => &[],

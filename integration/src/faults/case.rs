@@ -1,6 +1,5 @@
 //! One case: a command that is struck, and what is then found.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,9 +14,10 @@ use husk_integration::sys;
 use nix::errno::Errno;
 use serde_json::Value;
 
+use super::facts::{self, Facts};
 use super::ground::{Ground, Thing};
 use super::scenario::{CREATED, Place, Scenario, Shape, UPDATED};
-use super::tracer::{self, Command, Side, Strike, Traced};
+use super::tracer::{self, Command, Fault, Side, Strike, Traced};
 
 /// `delete --force` has to be done within that time; what is slow is looked at again.
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ pub struct Bench<'a> {
     root: PathBuf,
     bundle: Bundle,
     /// What the program tells of itself where nothing is struck, but for what is never the same.
-    facts: BTreeMap<String, Value>,
+    facts: Facts,
     next: u32,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Bench<'a> {
             bundle,
             root,
             place,
-            facts: BTreeMap::new(),
+            facts: Facts::new(),
             next: 0,
         }
     }
@@ -181,14 +181,10 @@ impl<'a> Bench<'a> {
             calls.push((*side, traced.calls));
         }
         if self.scenario.tells() {
-            let first = std::mem::take(&mut self.facts);
+            let mut first = std::mem::take(&mut self.facts);
             self.run(Side::Parent, None)?;
-            let same = |(key, value): &(&String, &Value)| self.facts.get(*key) == Some(value);
-            self.facts = first
-                .iter()
-                .filter(same)
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
+            first.retain(|key, value| self.facts.get(key) == Some(value));
+            self.facts = first;
             if self.facts.len() < 50 {
                 return Err("the program tells too little".into());
             }
@@ -202,7 +198,7 @@ impl<'a> Bench<'a> {
         side: Side,
         strike: Option<Strike>,
     ) -> Result<(Traced, Vec<Problem>), String> {
-        let id = format!("f{}", self.next);
+        let id = format!("faults-{}", self.next);
         self.bundle.write(&id);
         let ground = Ground::new(&[&self.place.dir, Path::new("/run")]);
         let receiver =
@@ -219,6 +215,7 @@ impl<'a> Bench<'a> {
             stdout: if passes_on { &stdout } else { &said },
             stderr: &errors,
             waiting,
+            confined: self.scenario.shape == Shape::UserNamespace,
             patience: PATIENCE,
         };
         let traced = tracer::run(&command, side, strike).map_err(|error| error.to_string())?;
@@ -227,10 +224,21 @@ impl<'a> Bench<'a> {
             problems.push((Kind::Hang, format!("{}: {place}", self.scenario.command)));
         } else if traced.end == End::Code(0) {
             let seen = self.success(&id, &stdout, receiver.as_ref());
+            let killed = matches!(
+                strike,
+                Some(Strike {
+                    side: Side::Child,
+                    fault: Fault::Kill,
+                    ..
+                })
+            );
             match (seen, strike) {
+                // What it has made may have ended right after its success, as it was killed.
+                (Err(_), _) if killed && self.status(&id).as_deref() == Some("stopped") => {}
                 (Err(what), _) => problems.push((Kind::Silent, what)),
                 (Ok(facts), None) => self.facts = facts,
-                (Ok(facts), Some(_)) => problems.extend(self.compare(&facts)),
+                (Ok(facts), Some(_)) => problems
+                    .extend(facts::compare(&self.facts, &facts).map(|what| (Kind::Silent, what))),
             }
         } else if strike.is_none() {
             problems.push((Kind::Mute, text(&errors)));
@@ -294,7 +302,7 @@ impl<'a> Bench<'a> {
         id: &str,
         stdout: &File,
         receiver: Option<&Receiver>,
-    ) -> Result<BTreeMap<String, Value>, String> {
+    ) -> Result<Facts, String> {
         let status = |wanted: &str| match self.status(id) {
             Some(status) if status == wanted => Ok(()),
             status => Err(format!(
@@ -322,36 +330,29 @@ impl<'a> Bench<'a> {
                     return Err(format!("created, but start {}", started.describe()));
                 }
                 match terminal {
-                    Some(master) => told(|| read_some(&File::from(master.try_clone().unwrap()))),
-                    None => told(|| text(stdout)),
+                    Some(master) => facts::told(id, || {
+                        facts::read_some(&File::from(master.try_clone().unwrap()))
+                    }),
+                    None => facts::told(id, || text(stdout)),
                 }
             }
             "start" => {
                 status("running")?;
-                told(|| text(stdout))
+                facts::told(id, || text(stdout))
             }
-            "run" | "exec" => told(|| text(stdout)),
-            "update" => file(UPDATED).map(|()| BTreeMap::new()),
-            "pause" => status("paused").map(|()| BTreeMap::new()),
-            "resume" => status("running").map(|()| BTreeMap::new()),
+            "run" | "exec" => facts::told(id, || text(stdout)),
+            "update" => file(UPDATED).map(|()| Facts::new()),
+            "pause" => status("paused").map(|()| Facts::new()),
+            "resume" => status("running").map(|()| Facts::new()),
             "kill" => match within(SECOND, || self.status(id).as_deref() == Some("stopped")) {
-                true => Ok(BTreeMap::new()),
+                true => Ok(Facts::new()),
                 false => Err("success, but it wasn't killed".into()),
             },
             _ => match self.ask(&["state", id]).is_ok() {
-                false => Ok(BTreeMap::new()),
+                false => Ok(Facts::new()),
                 true => Err("success, but it is still there".into()),
             },
         }
-    }
-
-    fn compare(&self, facts: &BTreeMap<String, Value>) -> Option<Problem> {
-        let differ = |(key, value): (&String, &Value)| match facts.get(key) {
-            Some(found) if found == value => None,
-            found => Some(format!("{key} is {found:?}, not {value}")),
-        };
-        let other = self.facts.iter().find_map(differ)?;
-        Some((Kind::Silent, format!("success, but {other}")))
     }
 
     /// What is wrong with the way in which a command failed.
@@ -368,8 +369,11 @@ impl<'a> Bench<'a> {
             return;
         };
         let Some(errno) = errno else {
-            // The parent was killed, or says what happened to its child.
-            if traced.end != End::Signal(libc::SIGKILL) {
+            // The parent was killed, or says what happened to its child: by its own status, if that was the
+            // program already as far as one can see.
+            let as_child = matches!(self.scenario.command, "run" | "exec");
+            let told = as_child && traced.end == End::Code(128 + libc::SIGKILL);
+            if traced.end != End::Signal(libc::SIGKILL) && !told {
                 problems.extend(mute(traced.end, words));
             }
             return;
@@ -511,7 +515,7 @@ fn is_upper(path: &Path, upper: &Path) -> bool {
     path.starts_with(upper) || path.starts_with(upper.with_extension("work"))
 }
 
-fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+pub fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     loop {
         if is_so() {
@@ -549,11 +553,7 @@ fn mute(end: End, words: &str) -> Option<Problem> {
                 "error", "level", "msg", "time", "err", "exit", "status", "failed", "runc", "crun",
                 "husk",
             ];
-            parts
-                .filter(letters)
-                .filter(|word| !noise.contains(word))
-                .count()
-                >= 2
+            parts.filter(letters).any(|word| !noise.contains(&word))
         }
         _ => false,
     };
@@ -566,74 +566,4 @@ fn text(file: &File) -> String {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let _ = File::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What a terminal has to say until the line is complete.
-fn read_some(mut master: &File) -> String {
-    let mut said = Vec::new();
-    let mut buffer = [0; 4096];
-    while !said.contains(&b'\n') && sys::readable(master, SECOND).unwrap_or(false) {
-        match master.read(&mut buffer) {
-            Ok(length) if length > 0 => said.extend_from_slice(&buffer[..length]),
-            _ => break,
-        }
-    }
-    String::from_utf8_lossy(&said).into_owned()
-}
-
-/// Waits for what the program tells of itself, a line with an object.
-fn told(mut said: impl FnMut() -> String) -> Result<BTreeMap<String, Value>, String> {
-    let mut words = String::new();
-    let mut facts = BTreeMap::new();
-    let complete = within(Duration::from_secs(5), || {
-        words = said();
-        let objects = words
-            .lines()
-            .filter(|line| line.trim_start().starts_with('{'));
-        let values = objects.map(|line| serde_json::from_str::<Value>(line.trim()));
-        match values.flatten().next() {
-            Some(value) => {
-                flatten(String::new(), &value, &mut facts);
-                true
-            }
-            None => false,
-        }
-    });
-    match complete {
-        true => Ok(facts),
-        false => Err(format!("success, but the program says {words:?}")),
-    }
-}
-
-/// What the kernel numbers anew for each mount.
-const NUMBERS: [&str; 3] = ["/id", "/parent", "/dev"];
-
-fn is_the_hosts(kind: &str, number: &Value) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let own = fs::metadata(format!("/proc/self/ns/{kind}"));
-    own.is_ok_and(|own| Some(own.ino()) == number.as_u64())
-}
-
-fn flatten(path: String, value: &Value, facts: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                flatten(format!("{path}/{key}"), value, facts);
-            }
-        }
-        Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                flatten(format!("{path}/{index}"), value, facts);
-            }
-        }
-        _ if path.starts_with("/mounts/") && NUMBERS.iter().any(|name| path.ends_with(name)) => {}
-        // The kernel's number for a namespace is never the same; whether it is the host's is a fact.
-        _ => {
-            let value = match path.strip_prefix("/ns/") {
-                Some(kind) => is_the_hosts(kind, value).into(),
-                None => value.clone(),
-            };
-            facts.insert(path, value);
-        }
-    }
 }

@@ -91,6 +91,7 @@ fn share(part: usize, whole: usize) -> String {
     }
 }
 
+type Cell = Box<dyn Fn(&Found) -> String>;
 type Row<'a> = (&'a str, &'a dyn Fn(&Found) -> String);
 
 fn table(text: &mut String, all: &[Found], rows: &[Row]) {
@@ -189,7 +190,7 @@ pub fn document(all: &[Found]) -> String {
             names.push(name);
         }
     }
-    let cells: Vec<(String, Box<dyn Fn(&Found) -> String>)> = names
+    let cells: Vec<(String, Cell)> = names
         .into_iter()
         .map(|name| {
             let own = name.clone();
@@ -197,10 +198,7 @@ pub fn document(all: &[Found]) -> String {
                 let row = found.scenarios.iter().find(|(other, ..)| *other == own);
                 row.map_or("–".into(), |(_, cases, bad)| format!("{bad} of {cases}"))
             };
-            (
-                format!("`{name}`"),
-                Box::new(cell) as Box<dyn Fn(&Found) -> String>,
-            )
+            (format!("`{name}`"), Box::new(cell) as Cell)
         })
         .collect();
     let rows: Vec<Row> = cells

@@ -50,6 +50,8 @@ pub struct Command<'a> {
     pub stderr: &'a File,
     /// A process that is there already and belongs to the child's side.
     pub waiting: Option<i32>,
+    /// In a user namespace.
+    pub confined: bool,
     pub patience: Duration,
 }
 
@@ -78,6 +80,7 @@ struct Tracer {
     main: i32,
     side: Side,
     strike: Option<Strike>,
+    confined: bool,
     /// The runtime's binary, by its length: copies of it are it, too.
     length: u64,
     tasks: HashMap<i32, Task>,
@@ -113,6 +116,7 @@ pub fn run(command: &Command, side: Side, strike: Option<Strike>) -> io::Result<
         main,
         side,
         strike,
+        confined: command.confined,
         length: fs::metadata(command.program)?.len(),
         tasks: HashMap::new(),
         begun: false,
@@ -282,7 +286,7 @@ impl Tracer {
                 self.traced.struck = Some((name, None));
             }
             Fault::Fail(which) => {
-                let Some(errno) = calls::errors(name).get(which).copied() else {
+                let Some(errno) = calls::errors(name, self.confined).get(which).copied() else {
                     return;
                 };
                 if !calls::done_all_the_same(name) {

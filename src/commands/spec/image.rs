@@ -198,7 +198,7 @@ fn look_up(text: &str, rootfs: &Path) -> Result<User> {
 /// there is none.
 fn database(rootfs: &Path, path: &str) -> Result<String> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = match nix::fcntl::open(rootfs, flags, nix::sys::stat::Mode::empty()) {
+    let root = match crate::sys::file::open(rootfs, flags, nix::sys::stat::Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(String::new()),
         root => Rootfs::new(root.step("open", rootfs.display())?),
     };

@@ -227,7 +227,7 @@ fn times(flags: u64) -> &'static str {
 
 /// The type of the filesystem that `path` is on, from mountinfo.
 fn filesystem_of(path: &Path) -> Option<String> {
-    let file = nix::fcntl::open(
+    let file = crate::sys::file::open(
         path,
         nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
