@@ -21,9 +21,9 @@ ENGINES := engines enclose image report checks podman podman-setup podman-run po
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
 	$(addprefix integration/engines/,$(ENGINES)) \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
-	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure
+	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure integration/security/security
 
-.PHONY: errors faults engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: errors faults security engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -75,6 +75,12 @@ faults: built ## kills husk, runc and crun at every system call, fails each: doc
 	cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
 	"$$CARGO_TARGET_DIR/$$TARGET/debug/faults" --document husk=$(HUSK) $(FAULTS_PEERS) \
 		>docs/reliability.md.new && mv docs/reliability.md.new docs/reliability.md
+
+security: built ## every published attack on a runtime, on husk, runc and crun; writes the table of docs/security.md (root)
+	@.ci/need runc crun strace busybox=busybox-static newuidmap=uidmap
+	@. .ci/toolchain; cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
+	SUITE=$$CARGO_TARGET_DIR/$$TARGET/debug/suite integration/security/security --write docs/security.md $(SECURITY_OPTIONS) \
+		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
 
 engines: built ## podman, containerd and docker on husk, and on runc and crun to compare (root)
 	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils

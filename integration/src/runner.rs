@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::lab::{Lab, patience};
 use crate::need::{Missing, Need, find_program};
 use crate::suite::{self, Test};
-use crate::{cgroup, enclosure, sys};
+use crate::{cgroup, enclosure, need, sys};
 
 const USAGE: &str = "\
 usage: suite [OPTION]... [FILTER]...
@@ -298,6 +298,10 @@ fn run_one(test: &Test) -> Result<i32, String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| errno.to_string())?;
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, private, none).map_err(|errno| errno.to_string())?;
+    // crun raises this limit for everybody, which takes CAP_SYS_RESOURCE.
+    if runtime.ends_with("crun") && !need::has_sys_resource() {
+        sys::pretend_locked_memory().map_err(|error| error.to_string())?;
+    }
     let lab = Lab::new(place, runtime, payload).map_err(|error| error.to_string())?;
     (test.body)(&lab);
     if let Err(left) = lab.finish() {

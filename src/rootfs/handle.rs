@@ -101,6 +101,18 @@ impl Rootfs {
         }
     }
 
+    /// As [`Rootfs::make_directory`], but `ELOOP` if any component is a symbolic link, and if one comes to be
+    /// there meanwhile.
+    pub fn make_plain_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
+        match self.lookup_plain(path) {
+            Err(Errno::ENOENT) => {
+                self.make_directory(path)?;
+                self.lookup_plain(path)
+            }
+            done => done,
+        }
+    }
+
     /// The same where nothing is at `path`, or a link that points nowhere.
     fn make_missing(&self, path: &Path) -> nix::Result<OwnedFd> {
         // Most are only the last name of a path, and no link is there.

@@ -365,9 +365,13 @@ impl Mount {
             true => Target::Directory,
             false => Target::File,
         };
-        let target = root
-            .make_target(&self.path, kind)
-            .or_fail(|errno| self.no_target(errno))?;
+        // As for the filesystems themselves.
+        let is_plain = ["/proc", "/sys"].map(Path::new);
+        let target = match is_plain.contains(&handle::lexical(&self.path).as_path()) {
+            true => root.make_plain_directory(&self.path),
+            false => root.make_target(&self.path, kind),
+        }
+        .or_fail(|errno| self.no_target(errno))?;
         self.check_proc(&target, Some(&tree))?;
         let there = fstat(&target).or_fail(|errno| self.error("mount").errno(errno))?;
         // The kernel would only say that something is invalid.

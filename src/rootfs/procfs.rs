@@ -12,26 +12,35 @@ use crate::error::{Error, Result, Step, pointer_key};
 use crate::sys::file::{open, openat2};
 use crate::sys::mount::Context;
 
-/// A fresh, unmasked procfs of the current pid namespace. Nobody else can mount anything into it, so
-/// its files are what their names say. To be dropped as soon as the batch of writes is done.
+/// A fresh procfs of the current pid namespace. Nobody else can mount anything into it, so its files are
+/// what their names say. To be dropped as soon as the batch of writes is done.
 #[derive(Debug)]
 pub struct Procfs {
     root: OwnedFd,
 }
 
 impl Procfs {
+    /// All of it, unmasked, for sysctls.
     pub fn new() -> Result<Procfs> {
+        Procfs::mount(false)
+    }
+
+    /// `only_processes`: nothing else can be reached through it (`subset=pid`, Linux 5.8).
+    fn mount(only_processes: bool) -> Result<Procfs> {
         let fail = |errno| Error::new("mount a private procfs").errno(errno);
         let context = Context::open(c"proc").or_fail(fail)?;
+        if only_processes {
+            context.set_string(c"subset", c"pid").or_fail(fail)?;
+        }
         let root = context.mount(0).map_err(|(errno, _)| fail(errno))?;
         Ok(Procfs { root })
     }
 
-    /// A fresh one, or the one at /proc. Where the container's is partly masked, an unprivileged process
+    /// A fresh one with processes only, or the one at /proc. Where the container's is partly masked, an unprivileged process
     /// gets no fresh one any more (mount_too_revealing). What lies at /proc is looked at: it must be the
     /// root of a procfs, and nothing that is mounted over its files is crossed later on.
     pub fn trusted() -> Result<Procfs> {
-        if let Ok(fresh) = Procfs::new() {
+        if let Ok(fresh) = Procfs::mount(true) {
             return Ok(fresh);
         }
         const PROC_ROOT_INO: u64 = 1;

@@ -20,6 +20,11 @@ tests! {
     cve_2025_54867_sys_that_is_a_link_is_refused,
     cve_2025_31133_a_null_device_that_is_none_is_refused,
     cve_2025_52565_console_link_is_not_followed,
+    cve_2025_52565_a_prepared_devpts_is_refused,
+    cve_2025_52881_what_lies_over_a_sysctl_is_not_written,
+    cve_2025_24965_nothing_is_written_into_the_root_but_mount_points,
+    hugetlb_page_sizes_lead_nowhere,
+    a_class_id_of_resctrl_is_one_name,
     cve_2026_41579_dev_link_does_not_reach_the_host,
     cve_2026_47766_default_devices_do_not_reach_the_host,
     cve_2019_5736_the_runtime_cannot_be_overwritten,
@@ -125,6 +130,20 @@ fn cve_2019_19921_proc_that_is_a_link_is_refused(lab: &Lab) {
             .payload("facts");
         lab.run(&bundle).code(1);
     }
+    // As engines give the host's, to a container that shares its processes.
+    for place in ["proc", "sys"] {
+        let host = format!("/{place}");
+        let bundle = lab
+            .bundle()
+            .writable()
+            .only_mounts(&["/dev"])
+            .link(place, canary.to_str().unwrap())
+            .bind(&host, &host, &["rbind"])
+            .payload("facts");
+        if lab.is_husk() {
+            lab.run(&bundle).code(1);
+        }
+    }
     let bundle = lab.bundle().payload("facts");
     fs::remove_dir(bundle.rootfs().join("proc")).unwrap();
     fs::write(bundle.rootfs().join("proc"), "").unwrap();
@@ -166,6 +185,11 @@ fn cve_2025_31133_a_null_device_that_is_none_is_refused(lab: &Lab) {
         let output = lab.run(&bundle.payload("cat /etc/secret"));
         // Refused, or masked with a true null device all the same.
         if output.end == End::Code(0) {
+            let shown = ["everything", "secret", "canary"];
+            let leaked = shown.iter().any(|word| output.stdout.contains(word));
+            assert!(!leaked, "{kind}: {output}");
+        }
+        if lab.is_husk() && output.end == End::Code(0) {
             assert_eq!(output.line(), json!(""), "{kind}");
         }
         assert_untouched(&canary);
@@ -365,5 +389,148 @@ fn a_fifo_for_a_config_file_does_not_hang_the_runtime(lab: &Lab) {
                 .payload("exit 3"),
         );
         assert!(matches!(output.end, End::Code(3 | 1)), "{output}");
+    }
+}
+
+/// The image's /dev/pts is full of links to where a runtime would look for the terminal that it made.
+fn cve_2025_52565_a_prepared_devpts_is_refused(lab: &Lab) {
+    let canary = canary(lab);
+    let dev = lab.path("dev");
+    fs::create_dir_all(dev.join("pts")).unwrap();
+    fs::write(dev.join("console"), "").unwrap();
+    let names = (0..64).map(|n| n.to_string()).chain(["ptmx".into()]);
+    for name in names {
+        std::os::unix::fs::symlink(canary.join("file"), dev.join("pts").join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("pts/ptmx", dev.join("ptmx")).unwrap();
+    let bundle = lab
+        .bundle()
+        .only_mounts(&["/proc"])
+        .bind(&dev, "/dev", &["bind"])
+        .set("/process/terminal", true)
+        .payload("cat /dev/console -- write /dev/console overwritten");
+    let pty = crate::pty::Pty::new(24, 80);
+    let output = pty.spawn(lab.run_with(&bundle, &[])).wait();
+    assert_untouched(&canary);
+    assert_ne!(output.end, End::Code(0), "{output}");
+    assert_eq!(fs::read_to_string(dev.join("console")).unwrap(), "");
+}
+
+/// A racing container's mount, and here a hook's, which wins every time: a sysctl must reach the kernel,
+/// or fail, and what lies over its file stay as it was.
+fn cve_2025_52881_what_lies_over_a_sysctl_is_not_written(lab: &Lab) {
+    for (over, canary_is) in [("sys/kernel/domainname", "file"), ("sys/kernel", "dir")] {
+        let fake = lab.path("fake");
+        match canary_is {
+            "file" => fs::write(&fake, "canary").unwrap(),
+            _ => {
+                fs::create_dir(&fake).unwrap();
+                fs::write(fake.join("domainname"), "canary").unwrap();
+            }
+        }
+        let bundle = lab.bundle();
+        let target = bundle.rootfs().join("proc").join(over);
+        let script = format!("mount --bind {} {}", fake.display(), target.display());
+        let bundle = bundle
+            .hook("createContainer", &["/bin/sh", "-c", &script])
+            .set(
+                "/linux/sysctl",
+                json!({ "kernel.domainname": "true.domain" }),
+            )
+            .set("/linux/readonlyPaths", json!([]))
+            .payload("facts");
+        let output = lab.run(&bundle);
+        let written = match canary_is {
+            "file" => fs::read_to_string(&fake).unwrap(),
+            _ => fs::read_to_string(fake.join("domainname")).unwrap(),
+        };
+        assert_eq!(written, "canary", "{over}");
+        if output.end == End::Code(0) {
+            assert_eq!(output.line()["domainname"], "true.domain", "{over}");
+        }
+        if lab.is_husk() {
+            output.ok();
+        }
+    }
+}
+
+/// Everything below, with what it is and holds.
+fn tree(root: &std::path::Path) -> std::collections::BTreeMap<PathBuf, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::BTreeMap::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(dir) = left.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let is = match meta.is_file() {
+                true => format!(
+                    "{:o} {} bytes {}",
+                    meta.mode(),
+                    meta.size(),
+                    meta.mtime_nsec()
+                ),
+                false => format!("{:o} {}", meta.mode(), meta.rdev()),
+            };
+            if meta.is_dir() {
+                left.push(path.clone());
+            }
+            seen.insert(path.strip_prefix(root).unwrap().to_owned(), is);
+        }
+    }
+    seen
+}
+
+/// crun wrote a file of its own, through whatever link the image had there.
+fn cve_2025_24965_nothing_is_written_into_the_root_but_mount_points(lab: &Lab) {
+    let canary = canary(lab);
+    let bundle = lab
+        .bundle()
+        .writable()
+        .dir("proc/x")
+        .link(".krun_config.json", canary.join("file").to_str().unwrap())
+        .file("etc/passwd", "root:x:0:0::/:\n")
+        .bind("/etc", "/made/dir", &["bind"])
+        .bind("/etc/hostname", "/made/file", &["bind"])
+        .set("/hostname", "other")
+        .payload("pause");
+    let root = bundle.rootfs();
+    let before = tree(&root);
+    let container = lab.start(&bundle);
+    container.exec("/bin/payload exit 0").ok();
+    container.end();
+    let mut after = tree(&root);
+    for made in ["made", "made/dir", "made/file"] {
+        let is = after.remove(&PathBuf::from(made)).unwrap();
+        assert!(
+            is.starts_with('4') || is.contains(" 0 bytes"),
+            "{made}: {is}"
+        );
+    }
+    assert_eq!(after, before);
+    assert_untouched(&canary);
+}
+
+/// A page size becomes a part of a file's name (runc 4103).
+fn hugetlb_page_sizes_lead_nowhere(lab: &Lab) {
+    for size in [
+        "../../x",
+        "2MB/../../../x",
+        "/etc/x",
+        "",
+        "2MB.limit_in_bytes/..",
+    ] {
+        let limits = json!([{ "pageSize": size, "limit": 0 }]);
+        let bundle = lab.bundle().set("/linux/resources/hugepageLimits", limits);
+        let output = lab.run(&bundle.payload("exit 3"));
+        assert_ne!(output.end, End::Code(3), "{size:?}: {output}");
+    }
+}
+
+fn a_class_id_of_resctrl_is_one_name(lab: &Lab) {
+    for id in ["../x", "a/b", "..", "."] {
+        let bundle = lab.bundle().set("/linux/intelRdt", json!({ "closID": id }));
+        let output = lab.run(&bundle.payload("exit 3"));
+        assert_ne!(output.end, End::Code(3), "{id:?}: {output}");
     }
 }

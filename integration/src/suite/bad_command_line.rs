@@ -77,7 +77,11 @@ fn an_id_never_leaves_the_root(lab: &Lab) {
         ".",
     ] {
         for command in ["state", "start", "kill", "delete"] {
-            refused(lab, &[command, id]);
+            // What others say of it is theirs; what they do counts.
+            match lab.is_husk() {
+                true => drop(refused(lab, &[command, id])),
+                false => drop(lab.runtime([command, id]).run()),
+            }
         }
         lab.runtime(["delete", "--force", id]).run();
         assert!(

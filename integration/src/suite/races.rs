@@ -31,6 +31,7 @@ tests! {
     cve_2024_45310_race_for_a_mount_point.seconds(LONG),
     cve_2019_18837_race_for_a_file_to_mount_on.seconds(LONG),
     cve_2019_19921_race_for_proc.seconds(LONG),
+    cve_2019_19921_race_for_a_missing_proc.seconds(LONG),
     cve_2025_31133_race_for_the_null_device.seconds(LONG),
     cve_2025_52565_race_for_the_console.seconds(LONG),
     cve_2026_41579_race_for_dev.seconds(LONG),
@@ -44,44 +45,45 @@ fn rounds() -> usize {
     given.and_then(|text| text.parse().ok()).unwrap_or(25)
 }
 
-/// Exchanges two names without end, until dropped.
-struct Swapper {
+/// Does something without end, until dropped, and counts how often it was done.
+struct Racer {
     stop: Arc<AtomicBool>,
-    swaps: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Swapper {
-    fn new(one: PathBuf, other: PathBuf) -> Swapper {
-        let (stop, swaps) = (
+impl Racer {
+    fn new(work: impl Fn() -> bool + Send + 'static) -> Racer {
+        let (stop, done) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
         );
-        let (stopped, counted) = (stop.clone(), swaps.clone());
+        let (stopped, counted) = (stop.clone(), done.clone());
         let thread = std::thread::spawn(move || {
-            let name = |path: PathBuf| CString::new(path.into_os_string().into_vec()).unwrap();
-            let (one, other) = (name(one), name(other));
             while !stopped.load(Ordering::Relaxed) {
-                // EBUSY while something is mounted on one of them in this mount namespace.
-                if sys::exchange(&one, &other).is_ok() {
+                if work() {
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
         let thread = Some(thread);
-        Swapper {
-            stop,
-            swaps,
-            thread,
-        }
+        Racer { stop, done, thread }
     }
 
-    fn swaps(&self) -> u64 {
-        self.swaps.load(Ordering::Relaxed)
+    /// Exchanges two names.
+    fn swapper(one: PathBuf, other: PathBuf) -> Racer {
+        let name = |path: PathBuf| CString::new(path.into_os_string().into_vec()).unwrap();
+        let (one, other) = (name(one), name(other));
+        // EBUSY while something is mounted on one of them in this mount namespace.
+        Racer::new(move || sys::exchange(&one, &other).is_ok())
+    }
+
+    fn count(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Swapper {
+impl Drop for Racer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -159,11 +161,10 @@ fn assert_can_be_won(mut attempt: impl FnMut() -> bool) {
     }
 }
 
-/// Makes containers, and looks after each. At the end both sides of the coin must have been seen: what
-/// was exchanged often enough to matter.
+/// Makes containers, and looks after each; names must have been exchanged often enough to matter.
 #[track_caller]
-fn race(lab: &Lab, swapper: &Swapper, bundle: impl Fn() -> Bundle, judge: impl Fn(usize, &Output)) {
-    let first = swapper.swaps();
+fn race(lab: &Lab, swapper: &Racer, bundle: impl Fn() -> Bundle, judge: impl Fn(usize, &Output)) {
+    let first = swapper.count();
     let mut ended = std::collections::BTreeMap::new();
     for round in 0..rounds() {
         let bundle = bundle();
@@ -172,7 +173,7 @@ fn race(lab: &Lab, swapper: &Swapper, bundle: impl Fn() -> Bundle, judge: impl F
         *ended.entry(format!("{:?}", output.end)).or_insert(0) += 1;
         fs::remove_dir_all(&bundle.dir).unwrap();
     }
-    let swaps = swapper.swaps() - first;
+    let swaps = swapper.count() - first;
     println!("{} rounds, {swaps} exchanges, {ended:?}", rounds());
     assert!(swaps > 10 * rounds() as u64, "{swaps} exchanges");
 }
@@ -229,7 +230,7 @@ fn cve_2021_30465_race_for_a_mount_source(lab: &Lab) {
     let trap = lab.path("trap");
     fs::create_dir(&trap).unwrap();
     symlink(canary.dir.join("inner"), trap.join("source")).unwrap();
-    let swapper = Swapper::new(volume.join("there"), volume.join("away"));
+    let swapper = Racer::swapper(volume.join("there"), volume.join("away"));
     assert_can_be_won(|| {
         let target = volume.join("there");
         if is_link(&target) {
@@ -332,11 +333,11 @@ fn cve_2019_18837_race_for_a_file_to_mount_on(lab: &Lab) {
 }
 
 /// A volume with `there`, a directory, and `away`, a link to `target`, that change places.
-fn volume_with_a_way_out(lab: &Lab, target: &Path) -> (PathBuf, Swapper) {
+fn volume_with_a_way_out(lab: &Lab, target: &Path) -> (PathBuf, Racer) {
     let volume = lab.path("volume");
     fs::create_dir_all(volume.join("there")).unwrap();
     symlink(target, volume.join("away")).unwrap();
-    let swapper = Swapper::new(volume.join("there"), volume.join("away"));
+    let swapper = Racer::swapper(volume.join("there"), volume.join("away"));
     (volume, swapper)
 }
 
@@ -350,7 +351,7 @@ fn cve_2019_19921_race_for_proc(lab: &Lab) {
     fs::hard_link(lab.host_payload(), root.join("bin/payload")).unwrap();
     fs::write(root.join("vol/fake/sys/kernel/domainname"), "fake").unwrap();
     symlink("vol/fake", root.join("link")).unwrap();
-    let swapper = Swapper::new(root.join("proc"), root.join("link"));
+    let swapper = Racer::swapper(root.join("proc"), root.join("link"));
     assert_can_be_won(|| {
         let target = root.join("proc");
         if is_link(&target) {
@@ -386,6 +387,50 @@ fn cve_2019_19921_race_for_proc(lab: &Lab) {
     assert_eq!(fake, "fake");
 }
 
+/// The same where nothing is at /proc: between the look and the making of it there may be a link.
+fn cve_2019_19921_race_for_a_missing_proc(lab: &Lab) {
+    let root = lab.path("shared-root");
+    for name in ["bin", "dev", "sys", "tmp", "vol/fake"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::hard_link(lab.host_payload(), root.join("bin/payload")).unwrap();
+    let proc = root.join("proc");
+    let linker = Racer::new(move || {
+        let _ = symlink("vol/fake", &proc);
+        let _ = fs::remove_file(&proc);
+        // What a runtime has made there.
+        let _ = fs::remove_dir(&proc);
+        true
+    });
+    let fake = root.join("vol/fake");
+    assert_can_be_won(|| {
+        let target = root.join("proc");
+        if fs::symlink_metadata(&target).is_ok() {
+            return false;
+        }
+        let _ = fs::create_dir_all(&target);
+        let (tmpfs, flags) = (Some("tmpfs"), MsFlags::empty());
+        let done = mount(Some("race"), &target, tmpfs, flags, None::<&str>);
+        let won = done.is_ok() && mounted_at_end_of(&fake);
+        unmount_race();
+        won
+    });
+    let bundle = || {
+        lab.bundle()
+            .set("/root/path", root.to_str().unwrap())
+            .writable()
+            .only_mounts(&["/proc", "/dev"])
+            .set("/linux/maskedPaths", json!([]))
+            .set("/linux/readonlyPaths", json!([]))
+            .payload("ls /vol/fake")
+    };
+    race(lab, &linker, bundle, |round, output| {
+        if output.end == End::Code(0) {
+            assert_eq!(output.line(), json!([]), "in round {round}");
+        }
+    });
+}
+
 fn mounted_at_end_of(path: &Path) -> bool {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = text.lines().find(|line| line.contains(" - tmpfs race "));
@@ -402,7 +447,7 @@ fn cve_2025_31133_race_for_the_null_device(lab: &Lab) {
     mknod(&dev.join("null"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
     // As the container would find it, and as the host does.
     symlink("/etc/other", dev.join("other")).unwrap();
-    let swapper = Swapper::new(dev.join("null"), dev.join("other"));
+    let swapper = Racer::swapper(dev.join("null"), dev.join("other"));
     let rootfs = lab.path("naive");
     fs::create_dir_all(rootfs.join("etc")).unwrap();
     fs::write(rootfs.join("etc/secret"), "hidden").unwrap();
@@ -447,7 +492,7 @@ impl Naive<'_> {
         let null = self.dev.join("naive-null");
         let mode = Mode::from_bits_truncate(0o666);
         mknod(&null, SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
-        let swapper = Swapper::new(null.clone(), other.clone());
+        let swapper = Racer::swapper(null.clone(), other.clone());
         let secret = self.rootfs.join("etc/secret");
         assert_can_be_won(|| {
             if is_link(&null) {
@@ -474,7 +519,7 @@ fn cve_2025_52565_race_for_the_console(lab: &Lab) {
     }
     fs::write(dev.join("console"), "").unwrap();
     symlink(canary.dir.join("file"), dev.join("other")).unwrap();
-    let swapper = Swapper::new(dev.join("console"), dev.join("other"));
+    let swapper = Racer::swapper(dev.join("console"), dev.join("other"));
     assert_can_be_won(|| {
         if is_link(&dev.join("console")) {
             return false;
@@ -490,7 +535,7 @@ fn cve_2025_52565_race_for_the_console(lab: &Lab) {
     }
     fs::write(dev.join("console"), "").unwrap();
     symlink(canary.dir.join("file"), dev.join("other")).unwrap();
-    let swapper = Swapper::new(dev.join("console"), dev.join("other"));
+    let swapper = Racer::swapper(dev.join("console"), dev.join("other"));
     for round in 0..rounds() {
         let bundle = lab
             .bundle()
@@ -507,7 +552,7 @@ fn cve_2025_52565_race_for_the_console(lab: &Lab) {
         canary.assert_untouched(round, &output);
         fs::remove_dir_all(&bundle.dir).unwrap();
     }
-    assert!(swapper.swaps() > 10 * rounds() as u64);
+    assert!(swapper.count() > 10 * rounds() as u64);
 }
 
 /// A shared root filesystem whose /dev is a directory or a link to the host's: devices, links and
@@ -521,7 +566,7 @@ fn cve_2026_41579_race_for_dev(lab: &Lab) {
         }
         fs::hard_link(lab.host_payload(), root.join("bin/payload")).unwrap();
         symlink(&canary.dir, root.join("link")).unwrap();
-        let swapper = Swapper::new(root.join("dev"), root.join("link"));
+        let swapper = Racer::swapper(root.join("dev"), root.join("link"));
         (root, swapper)
     };
     let (root, swapper) = prepare(&canary);

@@ -175,10 +175,7 @@ impl Mount {
         let mut made = false;
         let target = match name.to_bytes() {
             b"proc" | b"sysfs" => {
-                let plain = match root.lookup_plain(&self.path) {
-                    Err(Errno::ENOENT) => root.make_directory(&self.path),
-                    done => done,
-                };
+                let plain = root.make_plain_directory(&self.path);
                 let ordinary = || {
                     self.error("mount").because(format!(
                         "{} must be mounted on ordinary directory",
