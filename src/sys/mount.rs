@@ -118,16 +118,16 @@ fn set(mount: BorrowedFd, recursive: bool, mut attributes: libc::mount_attr) -> 
     Errno::result(done).map(drop)
 }
 
-/// statfs(2)'s flag for relatime, which the libraries don't agree on.
+/// statvfs(3)'s flag for relatime, which the libraries don't agree on.
 pub const ST_RELATIME: u64 = 4096;
 
-/// The flags of the mount that `file` is on, `ST_*` of statfs(2).
+/// The flags of the mount that `file` is on, `ST_*` of statvfs(3): GNU's statfs has no name for them.
 pub fn flags(file: BorrowedFd) -> Result<u64> {
-    // SAFETY: statfs is plain old data, for which zeroes are valid.
-    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a structure that the kernel fills in.
-    Errno::result(unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut found) })?;
-    Ok(found.f_flags as u64)
+    // SAFETY: statvfs is plain old data, for which zeroes are valid.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a structure that the library fills in.
+    Errno::result(unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut found) })?;
+    Ok(found.f_flag)
 }
 
 /// The number of the mount that `path`, relative to `dir`, is on, as in /proc/PID/mountinfo (statx(2),
