@@ -188,10 +188,13 @@ impl Bundle {
 
     /// Properties that nobody knows, which are ignored (config.md, "Extensibility"): a misspelt one asks
     /// for nothing. Looked for apart, since it takes as long as reading the document.
-    pub fn unknown_properties(&self) -> Vec<Finding> {
+    ///
+    /// # Errors
+    /// What is in there is no JSON that all readers read alike.
+    pub fn unknown_properties(&self) -> Result<Vec<Finding>> {
         let mut findings = Findings::default();
         parse::unknown(&self.raw, &mut findings);
-        findings.0
+        findings.warnings(CONFIG)
     }
 
     /// The bundle in `dir`, whose config.json consists of these bytes.
@@ -298,6 +301,12 @@ pub fn check(raw: &[u8]) -> Vec<Finding> {
         validate::config(&spec, &mut findings);
     }
     findings.0
+}
+
+/// The types that the slow way makes of a config.json, where it makes any: those of the fast way.
+#[cfg(fuzzing)]
+pub fn parse_slowly(raw: &[u8]) -> Option<(Spec, Extra)> {
+    parse::check(raw, &mut Findings::default())
 }
 
 /// Reads a JSON document, but not more than [`MAX_BYTES`] of it. Only regular files are read:

@@ -120,6 +120,11 @@ pub fn phrase(errno: Errno) -> String {
     }
 }
 
+/// Of each part of a message. Engines' own paths are shorter.
+const LONGEST: usize = 512;
+/// At either end of a part that is too long.
+const KEPT: usize = 120;
+
 /// One line, without the hint.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,8 +147,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Text from config.json may hold line breaks and control characters; a message may not.
+/// Text from config.json may hold line breaks and control characters, and be of any length; a message
+/// may not.
 fn one_line(text: &str) -> Cow<'_, str> {
+    if text.len() > LONGEST {
+        let from = (0..=KEPT).rfind(|at| text.is_char_boundary(*at));
+        let to = (text.len() - KEPT..).find(|at| text.is_char_boundary(*at));
+        let (from, to) = (from.unwrap_or(0), to.unwrap_or(text.len()));
+        let both = format!("{}[{} bytes]{}", &text[..from], to - from, &text[to..]);
+        return one_line(&both).into_owned().into();
+    }
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
     }
@@ -237,6 +250,20 @@ mod tests {
     fn control_characters_do_not_break_the_line() {
         let error = Error::config("/hostname", "bad \"a\nb\u{1b}[2J\"");
         assert!(!error.to_string().contains(['\n', '\u{1b}']));
+    }
+
+    #[test]
+    fn a_part_of_any_length_leaves_the_line_readable() {
+        let path = format!("/é{}é", "é".repeat(5_000));
+        let line = Error::new("open")
+            .on(&path)
+            .errno(Errno::ENOENT)
+            .to_string();
+        assert!(line.len() < 400 && line.starts_with("open /éé"), "{line}");
+        assert!(line.contains("é[") && line.contains(" bytes]é"), "{line}");
+        assert!(line.ends_with("é: no such file or directory"), "{line}");
+        let path = "/x".repeat(250);
+        assert!(Error::new("open").on(&path).to_string().ends_with(&path));
     }
 
     #[test]

@@ -495,6 +495,10 @@ impl Running {
         }
     }
 
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
     pub fn stdout(&self) -> String {
         read(&self.stdout)
     }

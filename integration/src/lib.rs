@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod bundle;
 pub mod cgroup;
 pub mod container;
+pub mod cost;
 pub mod diagnosis;
 pub mod enclosure;
 pub mod lab;

@@ -7,6 +7,7 @@ mod advertised_options;
 mod attacks;
 mod bad_command_line;
 mod bad_config;
+mod bad_input;
 mod cgroups;
 mod check;
 mod check_program;
@@ -148,6 +149,7 @@ pub fn all() -> Vec<Test> {
         inheritance::TESTS,
         readiness::TESTS,
         bad_config::TESTS,
+        bad_input::TESTS,
         bad_command_line::TESTS,
         attacks::TESTS,
         races::TESTS,

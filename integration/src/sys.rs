@@ -32,6 +32,16 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Reaps a child: its status as wait(2) has it, and what it took.
+pub fn wait4(pid: i32) -> io::Result<(i32, libc::rusage)> {
+    let mut status = 0;
+    // SAFETY: all zeroes is a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid for the call to write.
+    check(unsafe { libc::wait4(pid, &mut status, 0, &mut usage) }.into())?;
+    Ok((status, usage))
+}
+
 /// False when the time is over first.
 pub fn readable(fd: impl AsFd, within: Duration) -> io::Result<bool> {
     let deadline = std::time::Instant::now() + within;

@@ -208,7 +208,7 @@ impl Work {
         })?;
         warn(&trace::step("look for unknown properties", || {
             bundle.unknown_properties()
-        }));
+        })?);
         Ok(())
     }
 

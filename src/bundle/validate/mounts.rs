@@ -7,6 +7,9 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 use super::{Finding, Findings, Origin, absolute, ids, namespace, quote};
 use crate::bundle::did_you_mean;
 
+/// PATH_MAX, without the NUL at the end.
+const LONGEST_PATH: usize = 4095;
+
 pub fn mounts(spec: &Spec, findings: &mut Findings) {
     for (i, entry) in spec.mounts().iter().flatten().enumerate() {
         mount(entry, &format!("/mounts/{i}"), spec, findings);
@@ -22,6 +25,11 @@ fn mount(mount: &Mount, pointer: &str, spec: &Spec, findings: &mut Findings) {
         let path = destination.display();
         let message = format!("a relative destination is deprecated, read as /{path}");
         findings.push(Finding::warning(format!("{pointer}/destination"), message));
+    }
+    if destination.as_os_str().len() > LONGEST_PATH {
+        // Each of its directories would be looked for before the kernel says so.
+        let message = format!("longer than the {LONGEST_PATH} bytes of a path");
+        findings.push(Finding::error(format!("{pointer}/destination"), message));
     }
     let options = mount.options().as_deref().unwrap_or_default();
     let has = |names: &[&str]| options.iter().any(|o| names.contains(&o.as_str()));
