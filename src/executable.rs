@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 /// What the kernel reads of a file to tell what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
 /// Enough for the program headers of any linker.
@@ -81,6 +83,61 @@ pub struct Script {
     pub carriage_return: bool,
     /// The kernel reads only the first 256 bytes of the line.
     pub cut_off: bool,
+}
+
+/// Why execve(2) refuses a file, as far as the file itself tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub errno: Errno,
+    pub words: String,
+    /// binfmt_misc may have someone who executes it all the same.
+    pub foreign: bool,
+}
+
+impl Format {
+    /// What is wrong with it, whatever interpreter or loader it names.
+    pub fn fault(&self) -> Option<Fault> {
+        let fault = |errno, words: &str| {
+            Some(Fault {
+                errno,
+                words: words.to_owned(),
+                foreign: false,
+            })
+        };
+        match self {
+            Format::Elf(Elf {
+                broken: Some(why), ..
+            }) => fault(Errno::ENOEXEC, why),
+            Format::Elf(elf) if !elf.fits() => Some(Fault {
+                errno: Errno::ENOEXEC,
+                words: format!(
+                    "it is for {}, and this machine is {}",
+                    elf.architecture(),
+                    std::env::consts::ARCH
+                ),
+                foreign: true,
+            }),
+            Format::Script(script) if matches!(script.interpreter[..], [] | [b'\r']) => {
+                fault(Errno::ENOEXEC, "its #! line names no interpreter")
+            }
+            Format::Script(script) if script.cut_off => fault(
+                Errno::ENOEXEC,
+                "its #! line is longer than the 256 bytes that the kernel reads",
+            ),
+            Format::Script(script) if script.carriage_return => fault(
+                Errno::ENOENT,
+                "its #! line ends with a carriage return, as on Windows: \
+                 remove it from all lines (sed -i 's/\\r$//')",
+            ),
+            Format::Elf(_) | Format::Script(_) => None,
+            Format::Empty => fault(Errno::ENOEXEC, "the file is empty"),
+            Format::Unknown => Some(Fault {
+                errno: Errno::ENOEXEC,
+                words: "it is neither an ELF program nor a script with a #! line".into(),
+                foreign: true,
+            }),
+        }
+    }
 }
 
 impl Script {

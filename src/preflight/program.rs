@@ -2,7 +2,7 @@
 //! execute them.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -220,41 +220,25 @@ impl Search<'_> {
             findings.push(refuse(Errno::EACCES, hint.into()));
             return;
         }
-        match inspect(&file) {
-            Ok(Format::Elf(elf)) => self.elf(name, &elf, findings),
-            Ok(Format::Script(script)) => self.script(name, &script, depth, findings),
-            Ok(Format::Empty) => findings.push(refuse(Errno::ENOEXEC, "the file is empty".into())),
-            Ok(Format::Unknown) if !others_are_registered() => {
-                findings.push(refuse(
-                    Errno::ENOEXEC,
-                    "it is neither an ELF program nor a script with a #! line".into(),
-                ));
+        let Ok(format) = inspect(&file) else { return };
+        match format.fault() {
+            Some(fault) if fault.foreign && others_are_registered() => {
+                if let Format::Elf(_) = format {
+                    let mut finding = refuse(fault.errno, fault.words);
+                    finding.severity = crate::bundle::Severity::Warning;
+                    findings.push(finding);
+                }
             }
-            _ => {}
+            Some(fault) => findings.push(refuse(fault.errno, fault.words)),
+            None => match format {
+                Format::Elf(elf) => self.loader(name, &elf, findings),
+                Format::Script(script) => self.script(name, &script, depth, findings),
+                Format::Empty | Format::Unknown => {}
+            },
         }
     }
 
-    fn elf(&self, name: &str, elf: &Elf, findings: &mut Vec<Finding>) {
-        let refuse = |errno, hint: String| {
-            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
-        };
-        if let Some(why) = elf.broken {
-            findings.push(refuse(Errno::ENOEXEC, why.into()));
-            return;
-        }
-        if !elf.fits() {
-            let hint = format!(
-                "it is for {}, and this machine is {}",
-                elf.architecture(),
-                std::env::consts::ARCH
-            );
-            let mut finding = refuse(Errno::ENOEXEC, hint);
-            if others_are_registered() {
-                finding.severity = crate::bundle::Severity::Warning;
-            }
-            findings.push(finding);
-            return;
-        }
+    fn loader(&self, name: &str, elf: &Elf, findings: &mut Vec<Finding>) {
         let Some(loader) = elf.interpreter() else {
             return;
         };
@@ -271,7 +255,8 @@ impl Search<'_> {
                 let hint = format!(
                     "its loader {what} is missing: it was linked for {kind}; install that into the root filesystem, or link the program statically"
                 );
-                findings.push(refuse(Errno::ENOENT, hint));
+                let message = with_phrase(format!("exec {name}"), Errno::ENOENT);
+                findings.push(Finding::error(AT, message).hint(hint));
             }
         }
     }
@@ -281,44 +266,28 @@ impl Search<'_> {
             Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
         };
         let interpreter = script.interpreter();
-        if script.interpreter.is_empty() || script.interpreter == b"\r" {
-            findings.push(refuse(
-                Errno::ENOEXEC,
-                "its #! line names no interpreter".into(),
-            ));
-        } else if script.cut_off {
-            findings.push(refuse(
-                Errno::ENOEXEC,
-                "its #! line is longer than the kernel's 256 bytes".into(),
-            ));
-        } else if script.carriage_return {
-            let hint =
-                "its #! line ends with a carriage return, as on Windows: sed -i 's/\\r$//' it";
-            findings.push(refuse(Errno::ENOENT, hint.into()));
-        } else {
-            match self.view.find(&self.process.cwd().join(interpreter)) {
-                Ok(found) if depth < DEPTH => {
-                    let before = findings.len();
-                    self.executable(name, &found, depth + 1, findings);
-                    for finding in &mut findings[before..] {
-                        let hint = finding.hint.take().unwrap_or_default();
-                        finding.hint =
-                            Some(format!("its interpreter {}: {hint}", interpreter.display()));
-                    }
+        match self.view.find(&self.process.cwd().join(interpreter)) {
+            Ok(found) if depth < DEPTH => {
+                let before = findings.len();
+                self.executable(name, &found, depth + 1, findings);
+                for finding in &mut findings[before..] {
+                    let hint = finding.hint.take().unwrap_or_default();
+                    finding.hint =
+                        Some(format!("its interpreter {}: {hint}", interpreter.display()));
                 }
-                Ok(_) => findings.push(refuse(
-                    Errno::ELOOP,
-                    "interpreters are nested too deeply".into(),
-                )),
-                Err(Lost::Unknown) => {}
-                Err(Lost::Errno(_)) => {
-                    let hint = format!(
-                        "the interpreter of its #! line, {}, is missing: {}",
-                        interpreter.display(),
-                        self.near(interpreter)
-                    );
-                    findings.push(refuse(Errno::ENOENT, hint));
-                }
+            }
+            Ok(_) => findings.push(refuse(
+                Errno::ELOOP,
+                "interpreters are nested too deeply".into(),
+            )),
+            Err(Lost::Unknown) => {}
+            Err(Lost::Errno(_)) => {
+                let hint = format!(
+                    "the interpreter of its #! line, {}, is missing: {}",
+                    interpreter.display(),
+                    self.near(interpreter)
+                );
+                findings.push(refuse(Errno::ENOENT, hint));
             }
         }
     }
@@ -372,48 +341,26 @@ fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
     if found.is_dir() {
         return Some((Errno::EISDIR, Some("name a program".into())));
     }
+    // To open a fifo would wait for somebody.
+    if !found.is_file() {
+        return Some((Errno::EACCES, Some("it is no regular file".into())));
+    }
     if found.permissions().mode() & 0o111 == 0 {
         return Some((
             Errno::EACCES,
             Some(format!("make it executable: chmod +x {}", path.display())),
         ));
     }
-    if found.size() == 0 {
-        return Some((Errno::ENOEXEC, Some("the file is empty".into())));
+    let format = inspect(&File::open(path).ok()?).ok()?;
+    if let Some(fault) = format.fault() {
+        let executable = fault.foreign && others_are_registered();
+        return (!executable).then_some((fault.errno, Some(fault.words)));
     }
-    match inspect(&File::open(path).ok()?).ok()? {
-        Format::Script(script) if script.carriage_return => Some((
-            Errno::ENOENT,
-            Some("its #! line ends with a carriage return, as on Windows".into()),
-        )),
-        Format::Script(script) if !script.interpreter().exists() => Some((
-            Errno::ENOENT,
-            Some(format!(
-                "the interpreter of its #! line, {}, is missing",
-                script.interpreter().display()
-            )),
-        )),
-        Format::Elf(elf) if !elf.fits() && !others_are_registered() => Some((
-            Errno::ENOEXEC,
-            Some(format!(
-                "it is for {}, and this machine is {}",
-                elf.architecture(),
-                std::env::consts::ARCH
-            )),
-        )),
-        Format::Elf(elf) => {
-            let loader = elf.interpreter()?;
-            (!loader.exists()).then(|| {
-                (
-                    Errno::ENOENT,
-                    Some(format!("its loader {} is missing", loader.display())),
-                )
-            })
-        }
-        Format::Unknown if !others_are_registered() => Some((
-            Errno::ENOEXEC,
-            Some("it is neither an ELF program nor a script with a #! line".into()),
-        )),
-        _ => None,
-    }
+    let (what, needed) = match &format {
+        Format::Script(script) => ("the interpreter of its #! line,", script.interpreter()),
+        Format::Elf(elf) => ("its loader", elf.interpreter()?),
+        Format::Empty | Format::Unknown => return None,
+    };
+    let hint = || format!("{what} {} is missing", needed.display());
+    (!needed.exists()).then(|| (Errno::ENOENT, Some(hint())))
 }

@@ -17,34 +17,16 @@ pub fn examine(path: &Path) -> Option<String> {
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
         .ok()?;
-    match inspect(&file).ok()? {
-        Format::Elf(elf) => {
-            if let Some(why) = elf.broken {
-                return Some(why.into());
-            }
-            if !elf.fits() {
-                let here = std::env::consts::ARCH;
-                let there = elf.architecture();
-                return Some(format!("it is for {there}, and this machine is {here}"));
-            }
-            interpreter("its loader", elf.interpreter()?)
-        }
-        Format::Script(script) if script.interpreter.is_empty() => {
-            Some("its #! line names no interpreter".into())
-        }
-        Format::Script(script) if script.cut_off => {
-            Some("its #! line is longer than the 256 bytes that the kernel reads".into())
-        }
-        Format::Script(script) if script.carriage_return => Some(
-            "its #! line ends with a carriage return, as on Windows: \
-             remove it from all lines (sed -i 's/\\r$//')"
-                .into(),
-        ),
+    let format = inspect(&file).ok()?;
+    if let Some(fault) = format.fault() {
+        return Some(fault.words);
+    }
+    match format {
+        Format::Elf(elf) => interpreter("its loader", elf.interpreter()?),
         Format::Script(script) => {
             interpreter("the interpreter of its #! line,", script.interpreter())
         }
-        Format::Empty => Some("the file is empty".into()),
-        Format::Unknown => Some("it is neither an ELF program nor a script with a #! line".into()),
+        Format::Empty | Format::Unknown => None,
     }
 }
 
