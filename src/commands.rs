@@ -11,6 +11,7 @@ use crate::process::protect;
 use crate::sys::fd;
 use crate::sys::process::reset_signal_action;
 
+mod form;
 mod global;
 mod second_look;
 pub use global::{Driver, Global, Rootless};
@@ -53,6 +54,9 @@ pub struct Command {
     pub failure: u8,
     augment: fn(clap::Command) -> clap::Command,
     run: fn(&mut ArgMatches, &Global) -> anyhow::Result<u8>,
+    /// What `run` makes of the words before it does anything.
+    #[cfg(fuzzing)]
+    pub understand: fn(&mut ArgMatches) -> clap::error::Result<()>,
 }
 
 /// What may follow the container's id.
@@ -93,6 +97,8 @@ macro_rules! command {
             run: |matches, global| {
                 $module::run($module::Args::from_arg_matches_mut(matches)?, global)
             },
+            #[cfg(fuzzing)]
+            understand: |matches| $module::Args::from_arg_matches_mut(matches).map(drop),
         }
     };
 }

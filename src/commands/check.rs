@@ -1,6 +1,7 @@
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::form::{Form, Format};
 use super::{Global, print};
 use crate::bundle::{self, Bundle, Finding, Severity};
 use crate::error::{Error, Result, Step};
@@ -10,25 +11,11 @@ use crate::preflight;
 const ERRORS: u8 = 1;
 const UNREADABLE: u8 = 2;
 
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    Text,
-    Json,
-}
-
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
 pub struct Args {
-    /// Form of the findings; json: a list of {severity, pointer, message, hint}
-    #[arg(
-        short,
-        long,
-        value_name = "text|json",
-        value_enum,
-        hide_possible_values = true,
-        default_value = "text"
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub form: Form,
     /// Leave this machine out: check the document alone
     #[arg(long)]
     pub document: bool,
@@ -55,7 +42,7 @@ pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
     {
         findings.extend(preflight::look(&bundle));
     }
-    match args.format {
+    match args.form.format {
         Format::Json => {
             let mut text = serde_json::to_string_pretty(&findings)?;
             text.push('\n');

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::check::Format;
+use super::form::{Form, Format};
 use super::{COMMIT, Global, SPEC_VERSION, VERSION, print};
 use crate::cgroups::systemd;
 use crate::criu;
@@ -138,22 +138,14 @@ pub struct Args {
     /// Instead: what this machine, its kernel and this user have, and what is missing for what
     #[arg(long)]
     pub host: bool,
-    /// Form of --host
-    #[arg(
-        short,
-        long,
-        value_name = "text|json",
-        value_enum,
-        hide_possible_values = true,
-        default_value = "text"
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub form: Form,
 }
 
 pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
     if args.host {
         let machine = Machine::see();
-        let text = match args.format {
+        let text = match args.form.format {
             Format::Text => host::to_text(&machine),
             Format::Json => serde_json::to_string_pretty(&machine)? + "\n",
         };

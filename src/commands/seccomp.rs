@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::check::Format;
+use super::form::{Form, Format};
 use super::{Global, print};
 use crate::bundle;
 use crate::error::{Error, Result, Step};
@@ -34,16 +34,8 @@ pub struct Args {
     /// The container has this capability, for engines' profiles; may be repeated [default: Docker's]
     #[arg(short, long, value_name = "CAP")]
     pub cap: Vec<String>,
-    /// Form of the answer
-    #[arg(
-        short,
-        long,
-        value_name = "text|json",
-        value_enum,
-        hide_possible_values = true,
-        default_value = "text"
-    )]
-    pub format: Format,
+    #[command(flatten)]
+    pub form: Form,
     /// explain: what a profile does, from the profile alone; nothing is run
     #[arg(value_name = "explain", value_enum, hide_possible_values = true)]
     pub action: Action,
@@ -125,7 +117,7 @@ pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
     let Action::Explain = args.action;
     let text = if args.syscall.is_empty() {
         let summary = seccomp::summarize(&source.profile, machine)?;
-        match args.format {
+        match args.form.format {
             Format::Text => whole(&source, &summary),
             Format::Json => serde_json::to_string_pretty(&whole_json(&source, &summary))? + "\n",
         }
@@ -148,7 +140,7 @@ pub fn run(args: Args, _global: &Global) -> anyhow::Result<u8> {
                 seccomp::explain(&source.profile, machine, arch, name, &values)?,
             ));
         }
-        match args.format {
+        match args.form.format {
             Format::Text => {
                 let lines = verdicts
                     .iter()
