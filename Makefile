@@ -80,7 +80,7 @@ security: built ## every published attack on a runtime, on husk, runc and crun; 
 	@.ci/need runc crun strace busybox=busybox-static newuidmap=uidmap
 	@. .ci/toolchain; cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
 	SUITE=$$CARGO_TARGET_DIR/$$TARGET/debug/suite integration/security/security --write docs/security.md $(SECURITY_OPTIONS) \
-		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
+		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)" $(RUNTIMES)
 
 engines: built ## podman, containerd and docker on husk, and on runc and crun to compare (root)
 	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils

@@ -298,8 +298,8 @@ fn run_one(test: &Test) -> Result<i32, String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| errno.to_string())?;
     let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
     mount(none, "/", none, private, none).map_err(|errno| errno.to_string())?;
-    // crun raises this limit for everybody, which takes CAP_SYS_RESOURCE.
-    if runtime.ends_with("crun") && !need::has_sys_resource() {
+    // crun and youki raise this limit for everybody, which takes CAP_SYS_RESOURCE.
+    if !need::is_husk(&runtime) && !need::has_sys_resource() {
         sys::pretend_locked_memory().map_err(|error| error.to_string())?;
     }
     let lab = Lab::new(place, runtime, payload).map_err(|error| error.to_string())?;

@@ -109,6 +109,10 @@ fn reply(listener: &OwnedFd, call: &libc::seccomp_notif, answer: Action) -> nix:
             // that doesn't handle it; SIGKILL can.
             let pid = Pid::from_raw(call.pid.cast_signed());
             let pidfd = sys::process::pidfd_open(pid)?;
+            // Or it has ended meanwhile, and somebody else has its number.
+            if !sys::seccomp::waits(listener.as_fd(), call.id) {
+                return Err(Errno::ENOENT);
+            }
             sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL)?;
             sys::seccomp::answer(listener.as_fd(), call.id, libc::EPERM)
         }

@@ -51,6 +51,15 @@ pub fn receive(listener: BorrowedFd) -> nix::Result<libc::seccomp_notif> {
     Ok(call)
 }
 
+/// Whether the call `id` still waits, and so its process is still the one that made it:
+/// SECCOMP_IOCTL_NOTIF_ID_VALID.
+pub fn waits(listener: BorrowedFd, id: u64) -> bool {
+    const ID_VALID: libc::Ioctl =
+        nix::request_code_write!(b'!', 2, size_of::<u64>()) as libc::Ioctl;
+    // SAFETY: the kernel reads a number of eight bytes.
+    unsafe { libc::ioctl(listener.as_raw_fd(), ID_VALID, &raw const id) == 0 }
+}
+
 /// Lets the call `id` fail with `errno`, or say 0 without having been made.
 pub fn answer(listener: BorrowedFd, id: u64, errno: i32) -> nix::Result<()> {
     let mut answer = libc::seccomp_notif_resp {

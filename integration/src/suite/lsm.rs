@@ -8,6 +8,7 @@ use serde_json::json;
 use super::tests;
 use crate::lab::Lab;
 use crate::need::Need;
+use crate::output::End;
 
 tests! {
     a_profile_confines_the_program.needs(&[Need::AppArmor]),
@@ -17,6 +18,7 @@ tests! {
     a_profile_confines_hooks_that_run_inside.needs(&[Need::AppArmor, Need::Husk]),
     a_confined_caller_with_no_new_privileges_stacks.needs(&[Need::AppArmor, Need::Husk]),
     a_profile_that_is_not_loaded_is_told_at_create.needs(&[Need::AppArmor, Need::Husk]),
+    cve_2025_52881_what_lies_over_a_label_is_not_written.needs(&[Need::AppArmor]),
     cve_2019_16884_an_image_without_a_real_proc_gets_no_write.needs(&[Need::AppArmor, Need::Husk]),
     a_label_without_its_module_is_refused.needs(&[Need::Husk]),
     an_empty_label_is_none,
@@ -198,6 +200,30 @@ fn cve_2019_16884_an_image_without_a_real_proc_gets_no_write(lab: &Lab) {
     assert_eq!(lines[1], json!({"error": "EACCES"}));
     let written = fs::read_to_string(rootfs.join("proc/1/task/1/attr/apparmor/exec")).unwrap();
     assert_eq!(written, "");
+}
+
+/// A racing container's mount, and here a hook's, which wins every time: the label holds, or the start fails.
+fn cve_2025_52881_what_lies_over_a_label_is_not_written(lab: &Lab) {
+    let profile = Profile::load("over");
+    let fake = lab.path("fake");
+    fs::write(&fake, "canary").unwrap();
+    let bundle = files(lab).set("/process/apparmorProfile", profile.0.as_str());
+    let proc = bundle.rootfs().join("proc/1");
+    let script = format!(
+        "for f in attr task/1/attr; do for g in exec apparmor/exec; do \
+         mount --bind {} {}/$f/$g; done; done",
+        fake.display(),
+        proc.display()
+    );
+    let bundle = bundle.hook("createContainer", &["/bin/sh", "-c", &script]);
+    let output = lab.run(&bundle.payload(PROBE));
+    assert_eq!(fs::read_to_string(&fake).unwrap(), "canary");
+    if output.end == End::Code(0) {
+        assert_eq!(output.lines()[1], json!({"error": "EACCES"}), "{output}");
+    }
+    if lab.is_husk() {
+        output.ok();
+    }
 }
 
 fn is_on(path: &str) -> bool {
