@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::error::{Error, Result, Step};
 
 pub use nearest::{did_you_mean, nearest};
+pub use schema::near_capability;
 pub use validate::lists::number_list;
 pub use validate::sysctl::sysctl_path;
 

@@ -245,6 +245,10 @@ impl Container {
         }
     }
 
+    pub fn bundle(&self) -> &Path {
+        &self.record.bundle
+    }
+
     fn pid(&self) -> Option<Pid> {
         self.record.init.map(|init| Pid::from_raw(init.pid))
     }
@@ -330,6 +334,7 @@ impl Container {
         match remains {
             Some(stat) if stat.is_unborn() => Err(Error::new("start container")
                 .on(self.id())
+                .at("/linux")
                 .because("its process ended before the program was executed")
                 .hint("killed? compare linux.resources.memory.limit and linux.seccomp")),
             _ => Ok(()),

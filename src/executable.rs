@@ -105,10 +105,8 @@ impl Format {
             })
         };
         match self {
-            Format::Elf(Elf {
-                broken: Some(why), ..
-            }) => fault(Errno::ENOEXEC, why),
-            Format::Elf(elf) if !elf.fits() => Some(Fault {
+            // Of a header that is cut off the machine isn't known.
+            Format::Elf(elf) if elf.machine != 0 && !elf.fits() => Some(Fault {
                 errno: Errno::ENOEXEC,
                 words: format!(
                     "it is for {}, and this machine is {}",
@@ -117,6 +115,9 @@ impl Format {
                 ),
                 foreign: true,
             }),
+            Format::Elf(Elf {
+                broken: Some(why), ..
+            }) => fault(Errno::ENOEXEC, why),
             Format::Script(script) if matches!(script.interpreter[..], [] | [b'\r']) => {
                 fault(Errno::ENOEXEC, "its #! line names no interpreter")
             }

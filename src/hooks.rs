@@ -22,8 +22,8 @@ use crate::signal::Signal;
 use crate::sys;
 use crate::trace;
 
-/// How much of a failing hook's words are shown.
-const WORDS: u64 = 1024;
+/// How much of a failing hook's words are shown: it stays one line that can be read.
+const WORDS: u64 = 240;
 
 /// When hooks run, runtime-spec's config.md, "POSIX-platform Hooks".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -284,13 +284,20 @@ fn wait(mut child: Child, seconds: Option<u64>) -> std::io::Result<Option<ExitSt
 /// The end of what the hook wrote, on one line.
 fn last_words(mut output: File) -> Option<String> {
     let length = output.metadata().ok()?.len();
-    output
-        .seek(SeekFrom::Start(length.saturating_sub(WORDS)))
-        .ok()?;
+    let from = length.saturating_sub(WORDS);
+    output.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
     output.read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    let words = text.trim().lines().collect::<Vec<_>>().join("; ");
+    let mut text = text.trim();
+    // Whole lines, where there is more than one.
+    if from > 0 {
+        text = text.split_once('\n').map_or(text, |(_, rest)| rest);
+    }
+    let mut words = text.lines().collect::<Vec<_>>().join("; ");
+    if from > 0 && !words.is_empty() {
+        words.insert_str(0, "... ");
+    }
     (!words.is_empty()).then_some(words)
 }
 
@@ -335,6 +342,22 @@ mod tests {
         );
         let error = run_script("kill -9 $$", None).unwrap_err();
         assert!(error.to_string().ends_with("killed by SIGKILL"), "{error}");
+    }
+
+    #[test]
+    fn of_a_noisy_hook_the_last_lines_are_shown() {
+        let script = "i=0; while [ $i -lt 300 ]; do echo line $i of many; i=$((i+1)); done; \
+            echo disk quota exceeded; exit 1";
+        let text = run_script(script, None).unwrap_err().to_string();
+        assert!(text.contains("exit status 1: ... line 2"), "{text}");
+        assert!(
+            text.ends_with("; line 299 of many; disk quota exceeded"),
+            "{text}"
+        );
+        assert!(text.len() < 400, "{text}");
+        // One endless line is cut.
+        let text = run_script("head -c 9000 /dev/zero | tr '\\0' x; exit 1", None).unwrap_err();
+        assert!(text.to_string().ends_with(&"x".repeat(240)), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`check`](crate::bundle::check) says what is wrong with the document itself. A look from outside
 //! can't know everything; what it can't know it doesn't tell.
 
+mod filesystem;
 mod host;
 mod ids;
 mod limits;
@@ -28,7 +29,7 @@ pub fn look(bundle: &Bundle) -> Vec<Finding> {
     if let Some(view) = &view {
         program::look(bundle, view, &mut findings);
     }
-    program::hooks(bundle, &mut findings);
+    program::hooks(bundle, view.as_ref(), &mut findings);
     host::look(bundle, &mut findings);
     ids::look(bundle, &mut findings);
     limits::look(bundle, &mut findings);

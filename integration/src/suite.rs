@@ -10,6 +10,7 @@ mod bad_config;
 mod bad_input;
 mod cgroups;
 mod check;
+mod check_mounts;
 mod check_program;
 mod checkpoint;
 mod churn;
@@ -155,6 +156,7 @@ pub fn all() -> Vec<Test> {
         races::TESTS,
         regressions::TESTS,
         check::TESTS,
+        check_mounts::TESTS,
         check_program::TESTS,
         checkpoint::TESTS,
         churn::TESTS,

@@ -60,6 +60,14 @@ enum Need {
     RequiredUnlessEmpty,
 }
 
+/// What a capability that doesn't exist may be meant to be.
+pub fn near_capability(name: &str) -> Option<String> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.trim_start_matches("CAP_");
+    let near = nearest(bare, table::CAPABILITIES.split(' '));
+    near.map(|name| format!("did you mean CAP_{name}?"))
+}
+
 /// What a walk reports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Report {
@@ -139,7 +147,10 @@ impl Walk<'_> {
                     .as_i64()
                     .map(i128::from)
                     .or(number.as_u64().map(i128::from));
-                if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
+                if integer.is_none() && number.is_f64() {
+                    let message = format!("expected a whole number, got {number}");
+                    self.error(message, range.whole(number.as_f64()));
+                } else if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
                     let message = format!("expected {}, got the number {number}", range.words);
                     let hint = format!("from {} to {}", range.min, range.max);
                     self.error(message, Some(hint));
@@ -185,7 +196,9 @@ impl Walk<'_> {
         if self.report != Report::Values {
             let known = || fields.iter().map(|f| f.name);
             for key in map.keys().filter(|key| known().all(|k| k != *key)) {
-                let hint = did_you_mean(key, known());
+                let hint = table::home(key)
+                    .map(|place| format!("its place is {place}"))
+                    .or_else(|| did_you_mean(key, known()));
                 self.below(key, |walk| {
                     walk.warning("unknown property, ignored".into(), hint);
                 });
@@ -210,6 +223,24 @@ impl Walk<'_> {
         }
     }
 
+    /// One finding for all sets that a misspelt capability stands in.
+    fn left_out(&mut self, name: &str, place: &str, hint: Option<String>) {
+        let message = format!("unknown capability {}, left out of ", quote(name));
+        let set = self.pointer.rsplit('/').next().unwrap_or_default();
+        let mut told = self.findings.0.iter_mut();
+        match told.find(|finding| finding.message.starts_with(&message)) {
+            Some(finding) if finding.message.ends_with(set) => {}
+            Some(finding) => {
+                finding.message.push_str(", ");
+                finding.message.push_str(set);
+            }
+            None => {
+                let message = message + set;
+                self.below(place, |walk| walk.warning(message, hint));
+            }
+        }
+    }
+
     fn capabilities(&mut self, items: &mut Vec<Value>) {
         if self.report == Report::Unknown {
             return;
@@ -226,13 +257,10 @@ impl Walk<'_> {
             // The crate takes names in any case, with and without prefix.
             let upper = name.to_ascii_uppercase();
             let bare = upper.trim_start_matches("CAP_");
-            let known = table::CAPABILITIES.split(' ');
-            if known.clone().any(|k| k == bare) {
+            if table::CAPABILITIES.split(' ').any(|known| known == bare) {
                 return true;
             }
-            let message = format!("unknown capability {}, left out", quote(name));
-            let hint = nearest(bare, known).map(|name| format!("did you mean CAP_{name}?"));
-            self.below(&place, |walk| walk.warning(message, hint));
+            self.left_out(name, &place, near_capability(name));
             false
         });
     }
@@ -276,6 +304,16 @@ impl Kind {
 }
 
 impl Range {
+    /// JSON has 1e9 and 5.0 as well, which the specification's types haven't.
+    fn whole(&self, number: Option<f64>) -> Option<String> {
+        // All below are exact.
+        const LARGEST: f64 = 9_007_199_254_740_992.0;
+        let number = number.filter(|number| number.abs() <= LARGEST)?;
+        let whole = number.trunc() as i128;
+        let fits = number.fract() == 0.0 && self.min <= whole && whole <= self.max;
+        fits.then(|| format!("write {whole}"))
+    }
+
     fn remedy(&self, text: &str) -> Option<String> {
         let text = text.trim();
         if matches!(text, "unlimited" | "infinity" | "max" | "RLIM_INFINITY") {

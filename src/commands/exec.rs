@@ -132,9 +132,10 @@ impl Args {
             let upper = name.to_ascii_uppercase();
             let upper = upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned();
             let known = serde_json::from_value(serde_json::Value::String(format!("CAP_{upper}")));
-            added.insert(
-                known.map_err(|_| Error::new("--cap").on(name).because("no such capability"))?,
-            );
+            added.insert(known.map_err(|_| {
+                let error = Error::new("--cap").on(name).because("no such capability");
+                error.maybe_hint(crate::bundle::near_capability(name))
+            })?);
         }
         let with = |set: &Option<Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
@@ -207,11 +208,14 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             .hint("give --console-socket, or leave the terminal away")
             .into());
         }
-        (false, _, Some(_)) => {
+        (detach, wanted, Some(_)) if !(detach && wanted) => {
+            let needed = if detach { "--tty" } else { "--detach" };
             return Err(Error::new(
                 "cannot use console socket if husk will not detach or allocate tty",
             )
-            .hint("give --detach as well, or leave --console-socket away")
+            .hint(format!(
+                "give {needed} as well, or leave --console-socket away"
+            ))
             .into());
         }
         _ => {}

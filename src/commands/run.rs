@@ -111,7 +111,7 @@ fn start(
             if !args.keep {
                 remove(global, id)?;
             }
-            Err(error)
+            Err(explain(error, &args.create.bundle))
         }
     }
 }

@@ -274,7 +274,10 @@ fn capability(name: &str) -> Result<String> {
     let full = format!("CAP_{}", upper.trim_start_matches("CAP_"));
     match full.parse::<Capability>() {
         Ok(_) => Ok(full),
-        Err(_) => Err(Error::new("--cap").on(name).because("no such capability")),
+        Err(_) => {
+            let error = Error::new("--cap").on(name).because("no such capability");
+            Err(error.maybe_hint(bundle::near_capability(name)))
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Severity};
 use crate::error::Error;
 use crate::preflight;
 
@@ -20,12 +20,20 @@ pub fn explain(error: Error, bundle: &Path) -> Error {
         let rest = place.strip_prefix(pointer.as_str());
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
+    // Of a process that has ended nothing says why: a limit or a filter that can't be meant may.
+    let is_vague = pointer == "/linux";
     let found = preflight::look(&bundle)
         .into_iter()
         .filter(|finding| is_there(&finding.pointer))
+        .filter(|finding| !is_vague || finding.severity == Severity::Error)
         .find_map(|finding| finding.hint);
     match found {
-        Some(hint) if error.remedy().is_none() || pointer.starts_with("/hooks/") => {
+        Some(hint)
+            if error.remedy().is_none()
+                || pointer.starts_with("/hooks/")
+                || pointer == "/process/args/0"
+                || is_vague =>
+        {
             error.hint(hint)
         }
         _ => error,

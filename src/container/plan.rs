@@ -75,6 +75,12 @@ pub fn check_terminal(spec: &Spec, request: &Request) -> Result<()> {
             "cannot use console socket if husk will not detach or allocate tty",
         )
         .hint("give --detach as well, or leave --console-socket away")),
+        // Nobody would ever connect to it.
+        (false, false, Some(_)) => Err(Error::new(
+            "cannot use console socket if husk will not detach or allocate tty",
+        )
+        .at("/process/terminal")
+        .hint("set process.terminal to true, or leave --console-socket away")),
         _ => Ok(()),
     }
 }

@@ -154,7 +154,15 @@ impl Home {
                 return Err(taken(id));
             }
             Err(errno) => {
-                return Err(errno).step("make directory", root.join(id).display());
+                let error = Error::new("make directory")
+                    .on(root.join(id).display())
+                    .errno(errno);
+                return Err(match errno {
+                    Errno::EROFS | Errno::EACCES | Errno::ENOSPC | Errno::EDQUOT => {
+                        error.hint("--root DIR keeps the containers' records elsewhere")
+                    }
+                    _ => error,
+                });
             }
         }
         let path = root.join(id);

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use caps::Capability;
 use nix::errno::Errno;
-use oci_spec::runtime::{LinuxNamespaceType as Type, LinuxSchedulerPolicy, LinuxSeccompAction};
+use oci_spec::runtime::{
+    LinuxNamespaceType as Type, LinuxSchedulerPolicy, LinuxSeccomp, LinuxSeccompAction,
+};
 
 use super::mounts::has_namespace;
 use super::{may, read, with_phrase};
@@ -80,7 +82,16 @@ fn process(bundle: &Bundle, findings: &mut Vec<Finding>) {
     let user = has_namespace(bundle, Type::User);
     for (index, rlimit) in process.rlimits().iter().flatten().enumerate() {
         let name = rlimit.typ().to_string();
-        if let Some(hard) = hard_limit(&name)
+        if name == "RLIMIT_NOFILE"
+            && let Some(most) = read("/proc/sys/fs/nr_open").and_then(|most| most.parse().ok())
+            && rlimit.hard() > most
+        {
+            let message = format!("{name}: {} is above fs.nr_open, {most}", rlimit.hard());
+            let hint =
+                format!("give it {most} at most, or raise it for the machine: sysctl fs.nr_open");
+            findings
+                .push(Finding::error(format!("/process/rlimits/{index}/hard"), message).hint(hint));
+        } else if let Some(hard) = hard_limit(&name)
             && rlimit.hard() > hard
             && (user || !may(Capability::CAP_SYS_RESOURCE))
         {
@@ -348,6 +359,7 @@ fn filter(bundle: &Bundle, findings: &mut Vec<Finding>) {
             for warning in filter.warnings() {
                 findings.push(Finding::warning(warning.pointer(), warning.to_string()));
             }
+            execution(profile, findings);
         }
     }
     let Some(known) = read("/proc/sys/kernel/seccomp/actions_avail") else {
@@ -373,6 +385,32 @@ fn filter(bundle: &Bundle, findings: &mut Vec<Finding>) {
             let hint = "start the agent that answers SCMP_ACT_NOTIFY before the container";
             findings.push(Finding::error("/linux/seccomp/listenerPath", message).hint(hint));
         }
+    }
+}
+
+/// A program that is filtered before it is executed has to be let do that.
+fn execution(profile: &LinuxSeccomp, findings: &mut Vec<Finding>) {
+    let Some(native) = seccomp::Arch::native() else {
+        return;
+    };
+    let arguments = [0; seccomp::ARGUMENTS];
+    let Ok(verdict) = seccomp::explain(profile, native, native, "execve", &arguments) else {
+        return;
+    };
+    // What an agent answers isn't known.
+    let asks = verdict.action.value() & nix::libc::SECCOMP_RET_ACTION_FULL
+        == nix::libc::SECCOMP_RET_USER_NOTIF;
+    if verdict.action.is_denial() && !asks {
+        let pointer = match verdict.reason {
+            seccomp::Reason::Rule(rule) => format!("/linux/seccomp/syscalls/{rule}"),
+            _ => "/linux/seccomp/defaultAction".into(),
+        };
+        let message = format!(
+            "execve is denied ({}): no program can be started",
+            verdict.action
+        );
+        let hint = "allow execve: the filter is there before the program is";
+        findings.push(Finding::error(pointer, message).hint(hint));
     }
 }
 

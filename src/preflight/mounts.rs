@@ -1,6 +1,5 @@
 //! The root file system, its layers, and what is mounted over them.
 
-use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -8,16 +7,15 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use oci_spec::runtime::{LinuxNamespaceType, Mount};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
 
-use super::view::{self, Content, Lost, View};
-use super::with_phrase;
-use crate::bundle::{Bundle, Finding, did_you_mean, nearest};
+use super::view::{self, Content, Limits, Lost, View};
+use super::{filesystem, with_phrase};
+use crate::bundle::{Bundle, Finding, nearest};
 use crate::rootfs::lexical;
-use crate::rootfs::options::{self, Options};
+use crate::rootfs::options::Options;
 use crate::rootfs::overlay::{LOWER, UPPER};
 use crate::sys::file::open;
-use crate::sys::mount::Context;
 
 /// Filesystems whose files are the kernel's own.
 const OPAQUE: &[&str] = &[
@@ -44,7 +42,29 @@ pub fn look(bundle: &Bundle, findings: &mut Vec<Finding>) -> Option<View> {
     for (index, mount) in bundle.spec.mounts().iter().flatten().enumerate() {
         one(bundle, index, mount, &mut view, findings);
     }
+    devices(bundle, &view, findings);
     Some(view)
+}
+
+/// A device can take the place of a file, not of a directory.
+fn devices(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
+    let linux = bundle.spec.linux().as_ref();
+    let devices = linux.and_then(|linux| linux.devices().as_deref());
+    for (index, device) in devices.unwrap_or_default().iter().enumerate() {
+        if view
+            .find_link(device.path())
+            .is_ok_and(|found| found.is(SFlag::S_IFDIR))
+        {
+            let message = format!(
+                "{} is a directory of the container",
+                device.path().display()
+            );
+            findings.push(Finding::error(
+                format!("/linux/devices/{index}/path"),
+                with_phrase(message, Errno::EEXIST),
+            ));
+        }
+    }
 }
 
 fn root(bundle: &Bundle, findings: &mut Vec<Finding>) -> Option<View> {
@@ -143,26 +163,28 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
     if options.remount {
         return;
     }
+    if let Some((at, message, hint)) = options.mistake(words) {
+        let at = format!("{pointer}/options/{at}");
+        findings.push(Finding::error(at, message).maybe_hint(hint));
+        view.mount(mount.destination(), Content::Opaque, Limits::default());
+        return;
+    }
     let noexec = options.attributes.set | options.recursive.set;
-    let mut noexec = (noexec & nix::libc::MOUNT_ATTR_NOEXEC != 0).then(|| pointer.clone());
-    let filesystem = mount.typ().as_deref().unwrap_or_default();
+    let mut limits = Limits {
+        noexec: (noexec & nix::libc::MOUNT_ATTR_NOEXEC != 0).then(|| pointer.clone()),
+        read_only: (options.is_read_only() && lexical(mount.destination()) != Path::new("/dev"))
+            .then(|| pointer.clone()),
+    };
+    let kind = mount.typ().as_deref().unwrap_or_default();
     let content = match (options.bind, mount.source()) {
         (Some(_), Some(source)) => {
-            if let Some(word) = options.meaningless() {
-                let at = words.iter().position(|other| other == word).unwrap_or(0);
-                let message = format!("`{word}` is no option of a bind mount");
-                let known = options::known();
-                let hint = did_you_mean(word, known.iter().map(String::as_str));
-                let at = format!("{pointer}/options/{at}");
-                findings.push(Finding::error(at, message).maybe_hint(hint));
-            }
             let source = bundle.dir.join(source);
             match bind(&source, &pointer, mount, view, findings) {
                 Some((content, true)) => {
                     let user = has_namespace(bundle, LinuxNamespaceType::User);
                     let change = options.of_bind(user);
                     if change.clear & nix::libc::MOUNT_ATTR_NOEXEC == 0 {
-                        noexec.get_or_insert_with(|| pointer.clone());
+                        limits.noexec.get_or_insert_with(|| pointer.clone());
                     }
                     content
                 }
@@ -172,8 +194,8 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
         }
         (Some(_), None) => return,
         (None, _) => {
-            typed(filesystem, &options, words, &pointer, findings);
-            match filesystem {
+            filesystem::look(bundle, mount, &options, &pointer, findings);
+            match kind {
                 name if OPAQUE.contains(&name) => Content::Opaque,
                 // With what was there before, should it be copied.
                 "tmpfs" | "ramfs" if !options.copy_up => Content::Empty,
@@ -181,10 +203,9 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
             }
         }
     };
-    destination(
-        filesystem, &options, &pointer, mount, view, &content, findings,
-    );
-    view.mount(mount.destination(), content, noexec);
+    destination(kind, &options, &pointer, mount, view, &content, findings);
+    owner(bundle, &pointer, mount.destination(), view, findings);
+    view.mount(mount.destination(), content, limits);
 }
 
 /// What a bind mount shows, and whether its source can't be executed from.
@@ -208,6 +229,16 @@ fn bind(
             return None;
         }
     };
+    if mount
+        .uid_mappings()
+        .as_ref()
+        .is_some_and(|maps| !maps.is_empty())
+        && let Some(name) = filesystem::without_mappings(&file)
+    {
+        let message = format!("{} is on {name}, which can't map ids", source.display());
+        let hint = "remove uidMappings and gidMappings of this mount";
+        findings.push(Finding::error(format!("{pointer}/uidMappings"), message).hint(hint));
+    }
     let is_directory = is_directory(&file);
     match view.find(mount.destination()) {
         Ok(there) if there.is(SFlag::S_IFDIR) != is_directory => {
@@ -238,128 +269,6 @@ fn bind(
 fn is_directory(file: &OwnedFd) -> bool {
     let kind = |stat: nix::sys::stat::FileStat| stat.st_mode & SFlag::S_IFMT.bits();
     fstat(file).is_ok_and(|stat| kind(stat) == SFlag::S_IFDIR.bits())
-}
-
-/// A mount of a filesystem: whether there is such a one, and whether it knows the options.
-fn typed(
-    name: &str,
-    options: &Options,
-    words: &[String],
-    pointer: &str,
-    findings: &mut Vec<Finding>,
-) {
-    match name {
-        "" => {
-            let message = "a mount needs a type, or the option bind or rbind";
-            let hint = "add \"bind\" to its options if it is meant to be a bind mount";
-            findings.push(Finding::error(format!("{pointer}/type"), message).hint(hint));
-            return;
-        }
-        "bind" => {
-            let message = "type `bind` without the option bind or rbind";
-            let hint = "add \"bind\" or \"rbind\" to its options";
-            findings.push(Finding::error(format!("{pointer}/options"), message).hint(hint));
-            return;
-        }
-        _ => {}
-    }
-    let name = if name == "cgroup" { "cgroup2" } else { name };
-    let known = super::read("/proc/filesystems").unwrap_or_default();
-    let known: Vec<&str> = known
-        .lines()
-        .filter_map(|line| line.split('\t').nth(1))
-        .collect();
-    let type_name = name.split('.').next().unwrap_or(name);
-    if !known.is_empty() && !known.contains(&type_name) {
-        let message = format!("this kernel has no filesystem {name:?} at the moment");
-        let hint = did_you_mean(name, known.iter().copied())
-            .unwrap_or_else(|| format!("is a kernel module missing? modprobe {type_name}"));
-        findings.push(Finding::warning(format!("{pointer}/type"), message).hint(hint));
-        return;
-    }
-    if name == "cgroup2" {
-        return;
-    }
-    let flags = options.flags.iter().map(|flag| (*flag).to_owned());
-    let data = options.data.iter().cloned();
-    for word in flags.chain(data) {
-        if let Err(complaint) = takes(name, &word) {
-            let at = words.iter().position(|other| *other == word).unwrap_or(0);
-            let key = word.split('=').next().unwrap_or_default();
-            let known = options::known();
-            let names = filesystem_options(name);
-            let hint = did_you_mean(key, names.iter().copied())
-                .or_else(|| did_you_mean(key, known.iter().map(String::as_str)));
-            let message = format!("`{word}`: {complaint}");
-            let at = format!("{pointer}/options/{at}");
-            findings.push(Finding::error(at, message).maybe_hint(hint));
-        }
-    }
-}
-
-/// Names to suggest; the kernel has no list to ask for.
-fn filesystem_options(name: &str) -> &'static [&'static str] {
-    match name {
-        "tmpfs" => &[
-            "gid",
-            "huge",
-            "inode32",
-            "inode64",
-            "mode",
-            "mpol",
-            "nr_blocks",
-            "nr_inodes",
-            "noswap",
-            "size",
-            "uid",
-        ],
-        "proc" => &["gid", "hidepid", "subset"],
-        "devpts" => &["gid", "max", "mode", "newinstance", "ptmxmode", "uid"],
-        "overlay" => &[
-            "index",
-            "lowerdir",
-            "metacopy",
-            "nfs_export",
-            "redirect_dir",
-            "upperdir",
-            "userxattr",
-            "volatile",
-            "workdir",
-            "xino",
-        ],
-        _ => &[],
-    }
-}
-
-/// Asks the kernel, in a context from which nothing is ever mounted. Whoever may not ask is content.
-fn takes(name: &str, word: &str) -> Result<(), String> {
-    let (Ok(name), (key, value)) = (
-        CString::new(name),
-        match word.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (word, None),
-        },
-    ) else {
-        return Ok(());
-    };
-    // A layer's name may be too long for one value: husk splits it.
-    if matches!(key, "lowerdir" | "upperdir" | "workdir" | "fd") {
-        return Ok(());
-    }
-    let (Ok(context), Ok(key)) = (Context::open(&name), CString::new(key)) else {
-        return Ok(());
-    };
-    let set = match value.map(CString::new) {
-        None => context.set_flag(&key),
-        Some(Ok(value)) => context.set_string(&key, &value),
-        Some(Err(_)) => return Ok(()),
-    };
-    match set {
-        Err(errno @ (Errno::EINVAL | Errno::EOPNOTSUPP)) => Err(context
-            .complaint()
-            .unwrap_or_else(|| crate::error::phrase(errno))),
-        _ => Ok(()),
-    }
 }
 
 /// Whether something can be mounted there.
@@ -402,6 +311,15 @@ fn destination(
             let hint = "a file of the root filesystem stands on the way to it";
             findings.push(Finding::error(at, message).hint(hint));
         }
+        Err(Lost::Errno(Errno::ENOENT))
+            if let Some(entry) = view.read_only(destination)
+                && !is_dangling(view, destination) =>
+        {
+            let message = with_phrase(format!("mount point {}", plain.display()), Errno::EROFS);
+            let hint =
+                format!("{entry} is read-only and has no such directory: make it in its source");
+            findings.push(Finding::error(at, message).hint(hint));
+        }
         Err(Lost::Errno(Errno::ENOENT)) if is_dangling(view, destination) => {
             let message = with_phrase(format!("mount point {}", plain.display()), Errno::ELOOP);
             let hint = "it is a symbolic link of the root filesystem that points nowhere";
@@ -420,6 +338,58 @@ fn destination(
         }
         _ => {}
     }
+}
+
+/// In a new user namespace its root makes what is missing, and may do so only in directories that are
+/// its own, or everybody's.
+fn owner(
+    bundle: &Bundle,
+    pointer: &str,
+    destination: &Path,
+    view: &View,
+    findings: &mut Vec<Finding>,
+) {
+    let linux = bundle.spec.linux().as_ref();
+    let (Some(uids), Some(gids)) = (
+        linux.and_then(|linux| linux.uid_mappings().as_deref()),
+        linux.and_then(|linux| linux.gid_mappings().as_deref()),
+    ) else {
+        return;
+    };
+    let annotations = bundle.spec.annotations().as_ref();
+    let is_layered =
+        annotations.is_some_and(|all| all.contains_key(UPPER) || all.contains_key(LOWER));
+    let is_missing = matches!(view.find(destination), Err(Lost::Errno(Errno::ENOENT)));
+    if uids.is_empty() || is_layered || !is_missing || is_dangling(view, destination) {
+        return;
+    }
+    let Some(above) = destination
+        .ancestors()
+        .find_map(|path| view.find(path).ok())
+    else {
+        return;
+    };
+    let holds = |maps: &[LinuxIdMapping], id: u32| {
+        maps.iter().any(|map| {
+            id.checked_sub(map.host_id())
+                .is_some_and(|at| at < map.size())
+        })
+    };
+    let is_own = holds(uids, above.stat.st_uid) && holds(gids, above.stat.st_gid);
+    if is_own || above.stat.st_mode & 0o002 != 0 || !view.is_roots_own(&above.path) {
+        return;
+    }
+    let plain = lexical(destination);
+    let root = uids.iter().find(|map| map.container_id() == 0);
+    let root = root.map_or("nobody".into(), |map| format!("uid {}", map.host_id()));
+    let message = with_phrase(format!("mount point {}", plain.display()), Errno::EACCES);
+    let hint = format!(
+        "create {} in the root filesystem: the container's root is {root} on the host, and {} is uid {}'s",
+        plain.display(),
+        above.path.display(),
+        above.stat.st_uid
+    );
+    findings.push(Finding::error(format!("{pointer}/destination"), message).hint(hint));
 }
 
 fn is_dangling(view: &View, path: &Path) -> bool {

@@ -21,9 +21,13 @@ const DEPTH: usize = 5;
 
 pub fn look(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
     let Some(process) = bundle.spec.process() else {
+        let message = "no process: `start` will refuse the container";
+        let hint = "`husk spec` writes one to begin with";
+        findings.push(Finding::warning("/process", message).hint(hint));
         return;
     };
     directory(process, view, findings);
+    lengths(process, findings);
     let Some(name) = process
         .args()
         .iter()
@@ -37,15 +41,31 @@ pub fn look(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
         bundle,
         view,
         process,
+        step: "exec",
+        at: "/process/args/0".into(),
     };
-    match search.find(name) {
-        Ok(found) => search.executable(name, &found, 0, findings),
-        Err(Lost::Unknown) => {}
-        Err(Lost::Errno(errno)) => findings.push(search.missing(name, errno)),
-    }
+    search.look(name, findings);
 }
 
-const AT: &str = "/process/args/0";
+/// MAX_ARG_STRLEN of the kernel: one argument, or one variable, with the NUL at its end.
+const LONGEST_PAGES: u64 = 32;
+
+fn lengths(process: &Process, findings: &mut Vec<Finding>) {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten();
+    let longest = page.map_or(0, i64::unsigned_abs) * LONGEST_PAGES;
+    for (key, list) in [("args", process.args()), ("env", process.env())] {
+        for (index, text) in list.iter().flatten().enumerate() {
+            if text.len() as u64 >= longest {
+                let message = format!("{} bytes: argument list too long", text.len());
+                let hint = format!("one string may have {} at most: use a file", longest - 1);
+                let at = format!("/process/{key}/{index}");
+                findings.push(Finding::error(at, message).hint(hint));
+            }
+        }
+    }
+}
 
 fn directory(process: &Process, view: &View, findings: &mut Vec<Finding>) {
     if let Ok(found) = view.find(process.cwd())
@@ -62,13 +82,38 @@ struct Search<'a> {
     bundle: &'a Bundle,
     view: &'a View,
     process: &'a Process,
+    /// What is executed: the program, or a hook of the container.
+    step: &'static str,
+    at: String,
 }
 
 impl Search<'_> {
+    fn look(&self, name: &str, findings: &mut Vec<Finding>) {
+        match self.find(name) {
+            Ok(found) => self.executable(name, &found, 0, findings),
+            Err(Lost::Unknown) => {}
+            Err(Lost::Errno(errno)) => findings.push(self.missing(name, errno)),
+        }
+    }
+
+    fn error(&self, message: String) -> Finding {
+        Finding::error(self.at.as_str(), message)
+    }
+
+    fn refuse(&self, name: &str, errno: Errno, hint: String) -> Finding {
+        self.error(with_phrase(format!("{} {name}", self.step), errno))
+            .hint(hint)
+    }
+
     fn path(&self) -> &str {
         let environment = self.process.env().iter().flatten().rev();
         let mut values = environment.filter_map(|entry| entry.strip_prefix("PATH="));
         values.next().unwrap_or(DEFAULT_PATH)
+    }
+
+    fn root(&self) -> &Path {
+        let root = self.bundle.spec.root().as_ref();
+        root.map_or(Path::new("rootfs"), |root| root.path().as_path())
     }
 
     /// As execvp(3) looks for it.
@@ -93,8 +138,8 @@ impl Search<'_> {
 
     fn missing(&self, name: &str, errno: Errno) -> Finding {
         if name.contains('/') {
-            let message = with_phrase(format!("exec {name}"), errno);
-            let finding = Finding::error(AT, message);
+            let message = with_phrase(format!("{} {name}", self.step), errno);
+            let finding = self.error(message);
             return match errno {
                 Errno::ENOENT => finding.hint(self.near(Path::new(name))),
                 Errno::ELOOP => finding.hint("it is a symbolic link that leads to itself"),
@@ -103,14 +148,14 @@ impl Search<'_> {
             };
         }
         if errno == Errno::EACCES {
-            let message = with_phrase(format!("exec {name}"), errno);
+            let message = with_phrase(format!("{} {name}", self.step), errno);
             let hint = format!(
                 "what $PATH has by that name is a directory or has no x permission: chmod +x {name}"
             );
-            return Finding::error(AT, message).hint(hint);
+            return self.error(message).hint(hint);
         }
         let message = with_phrase(
-            format!("exec {name}: executable file not found in $PATH"),
+            format!("{} {name}: executable file not found in $PATH", self.step),
             errno,
         );
         let mut names = Vec::new();
@@ -122,9 +167,13 @@ impl Search<'_> {
             None if name.contains(' ') => {
                 "each argument is a string of its own in process.args".into()
             }
+            None if names.is_empty() => format!(
+                "none of the directories of $PATH has a file: is the image in {}?",
+                self.bundle.dir.join(self.root()).display()
+            ),
             None => format!("$PATH is {}", self.path()),
         };
-        Finding::error(AT, message).hint(hint)
+        self.error(message).hint(hint)
     }
 
     /// What else a path could have meant.
@@ -188,9 +237,7 @@ impl Search<'_> {
     }
 
     fn executable(&self, name: &str, found: &Found, depth: usize, findings: &mut Vec<Finding>) {
-        let refuse = |errno, hint: String| {
-            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
-        };
+        let refuse = |errno, hint: String| self.refuse(name, errno, hint);
         if found.is(SFlag::S_IFDIR) {
             findings.push(refuse(
                 Errno::EISDIR,
@@ -243,7 +290,20 @@ impl Search<'_> {
             return;
         };
         match self.view.find(&self.process.cwd().join(loader)) {
-            Ok(loader) if !loader.is(SFlag::S_IFDIR) => {}
+            Ok(found) if !found.is(SFlag::S_IFDIR) => {
+                let format = found.open().and_then(|file| inspect(&file).ok());
+                let why = match format {
+                    Some(format @ Format::Elf(_)) => {
+                        format.fault().map(|fault| format!(": {}", fault.words))
+                    }
+                    Some(_) => Some(" is no ELF file".to_owned()),
+                    None => None,
+                };
+                if let Some(why) = why {
+                    let hint = format!("its loader {}{why}", loader.display());
+                    findings.push(self.refuse(name, Errno::ELIBBAD, hint));
+                }
+            }
             Err(Lost::Unknown) => {}
             _ => {
                 let what = loader.to_string_lossy();
@@ -255,16 +315,13 @@ impl Search<'_> {
                 let hint = format!(
                     "its loader {what} is missing: it was linked for {kind}; install that into the root filesystem, or link the program statically"
                 );
-                let message = with_phrase(format!("exec {name}"), Errno::ENOENT);
-                findings.push(Finding::error(AT, message).hint(hint));
+                findings.push(self.refuse(name, Errno::ENOENT, hint));
             }
         }
     }
 
     fn script(&self, name: &str, script: &Script, depth: usize, findings: &mut Vec<Finding>) {
-        let refuse = |errno, hint: String| {
-            Finding::error(AT, with_phrase(format!("exec {name}"), errno)).hint(hint)
-        };
+        let refuse = |errno, hint: String| self.refuse(name, errno, hint);
         let interpreter = script.interpreter();
         match self.view.find(&self.process.cwd().join(interpreter)) {
             Ok(found) if depth < DEPTH => {
@@ -298,11 +355,26 @@ fn others_are_registered() -> bool {
     std::fs::read_dir("/proc/sys/fs/binfmt_misc").is_ok_and(|entries| entries.flatten().count() > 2)
 }
 
-/// Hooks whose programs lie on the host. Those of startContainer are in the container.
-pub fn hooks(bundle: &Bundle, findings: &mut Vec<Finding>) {
+/// Those of startContainer are in the container, the programs of the others on the host.
+pub fn hooks(bundle: &Bundle, view: Option<&View>, findings: &mut Vec<Finding>) {
     let Some(hooks) = bundle.spec.hooks() else {
         return;
     };
+    if let (Some(view), Some(process)) = (view, bundle.spec.process()) {
+        for (index, hook) in hooks.start_container().iter().flatten().enumerate() {
+            let search = Search {
+                bundle,
+                view,
+                process,
+                step: "hook",
+                at: format!("/hooks/startContainer/{index}/path"),
+            };
+            // A relative one is a matter of the document.
+            if let Some(path) = hook.path().to_str().filter(|path| path.starts_with('/')) {
+                search.look(path, findings);
+            }
+        }
+    }
     #[allow(deprecated, reason = "the specification keeps it, and so do engines")]
     let prestart = hooks.prestart();
     for (point, listed) in [

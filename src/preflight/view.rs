@@ -29,12 +29,18 @@ pub enum Content {
     Opaque,
 }
 
+/// What can't be done there, with the entry of config.json that has it so.
+#[derive(Default)]
+pub struct Limits {
+    pub noexec: Option<String>,
+    pub read_only: Option<String>,
+}
+
 struct Mounted {
     /// Where, with all links resolved.
     at: PathBuf,
     content: Content,
-    /// The entry of config.json that makes its files not executable.
-    noexec: Option<String>,
+    limits: Limits,
 }
 
 /// The container's tree of files.
@@ -93,24 +99,29 @@ impl View {
             mounts: vec![Mounted {
                 at: PathBuf::from("/"),
                 content: Content::Layers(layers),
-                noexec: None,
+                limits: Limits::default(),
             }],
         }
     }
 
     /// Over what is there by now.
-    pub fn mount(&mut self, destination: &Path, content: Content, noexec: Option<String>) {
+    pub fn mount(&mut self, destination: &Path, content: Content, limits: Limits) {
         let at = self.place(destination);
         self.mounts.push(Mounted {
             at,
             content,
-            noexec,
+            limits,
         });
     }
 
     /// The entry that makes the file at `path`, links resolved, not executable.
     pub fn noexec(&self, path: &Path) -> Option<&str> {
-        self.covering(path).noexec.as_deref()
+        self.covering(path).limits.noexec.as_deref()
+    }
+
+    /// The entry that lets nothing new be made at `path`.
+    pub fn read_only(&self, path: &Path) -> Option<&str> {
+        self.covering(&self.place(path)).limits.read_only.as_deref()
     }
 
     /// Whether nothing of config.json is mounted over the root's own directory at `path`.
@@ -376,12 +387,18 @@ mod tests {
         let mut view = View::new(vec![root.layer()]);
         // Through the link, as the kernel would.
         let content = Content::Layers(vec![volume.layer()]);
-        view.mount(Path::new("/var"), content, Some("/mounts/0".into()));
-        view.mount(Path::new("/proc"), Content::Opaque, None);
-        view.mount(Path::new("/tmp"), Content::Empty, None);
+        let limits = Limits {
+            noexec: Some("/mounts/0".into()),
+            read_only: Some("/mounts/0".into()),
+        };
+        view.mount(Path::new("/var"), content, limits);
+        view.mount(Path::new("/proc"), Content::Opaque, Limits::default());
+        view.mount(Path::new("/tmp"), Content::Empty, Limits::default());
         assert_eq!(text(&view, "/data/x"), Err(Errno::ENOENT.into()));
         assert_eq!(text(&view, "/data/y").as_deref(), Ok("volume's"));
         assert_eq!(view.noexec(Path::new("/data/y")), Some("/mounts/0"));
+        assert_eq!(view.read_only(Path::new("/var/new/x")), Some("/mounts/0"));
+        assert_eq!(view.read_only(Path::new("/tmp/new")), None);
         assert_eq!(text(&view, "/proc/version"), Err(Lost::Unknown));
         assert_eq!(text(&view, "/tmp/x"), Err(Errno::ENOENT.into()));
         assert!(view.find(Path::new("/tmp")).unwrap().is(SFlag::S_IFDIR));

@@ -6,37 +6,71 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::libc;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, access};
 
 use crate::executable::{Format, inspect};
 
+/// Interpreters of interpreters that the kernel follows, and one more.
+const DEPTH: usize = 6;
+
 /// What can be seen to be wrong with the file, as a hint; in the container, with its user.
 pub fn examine(path: &Path) -> Option<String> {
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .ok()?;
-    let format = inspect(&file).ok()?;
+    examine_below(path, 0)
+}
+
+fn examine_below(path: &Path, depth: usize) -> Option<String> {
+    let format = format(path)?;
     if let Some(fault) = format.fault() {
         return Some(fault.words);
     }
     match format {
-        Format::Elf(elf) => interpreter("its loader", elf.interpreter()?),
+        Format::Elf(elf) => {
+            let path = elf.interpreter()?;
+            unusable(&format!("its loader {}", path.display()), path)
+        }
+        Format::Script(_) if depth == DEPTH => Some("interpreters are nested too deeply".into()),
         Format::Script(script) => {
-            interpreter("the interpreter of its #! line,", script.interpreter())
+            let what = format!(
+                "the interpreter of its #! line, {}",
+                script.interpreter().display()
+            );
+            let why = unusable(&what, script.interpreter());
+            why.or_else(|| {
+                let why = examine_below(script.interpreter(), depth + 1)?;
+                Some(format!("{what}: {why}"))
+            })
         }
         Format::Empty | Format::Unknown => None,
     }
 }
 
-fn interpreter(what: &str, path: &Path) -> Option<String> {
-    let name = path.display();
+fn format(path: &Path) -> Option<Format> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .ok()?;
+    inspect(&file).ok()
+}
+
+fn unusable(what: &str, path: &Path) -> Option<String> {
     if access(path, AccessFlags::F_OK).is_err() {
-        return Some(format!("{what} {name} is missing in the container"));
+        return Some(format!("{what} is missing in the container"));
     }
-    match access(path, AccessFlags::X_OK) {
-        Ok(()) => None,
-        Err(_) => Some(format!("{what} {name} is not executable for this user")),
+    if path.is_dir() {
+        return Some(format!("{what} is a directory"));
     }
+    if access(path, AccessFlags::X_OK).is_ok() {
+        return None;
+    }
+    Some(match is_on_noexec(path) {
+        true => format!("{what} lies on a mount that is noexec"),
+        false => format!("{what} is not executable for this user"),
+    })
+}
+
+/// Whether nothing on its mount can be executed.
+pub fn is_on_noexec(path: &Path) -> bool {
+    statvfs(path).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_NOEXEC))
 }

@@ -36,6 +36,17 @@ pub struct Identity {
     pub oom_score_adj: Option<i32>,
 }
 
+/// Whether it is the number of open files; C libraries don't agree on the type of its name.
+fn is_files(resource: u32) -> bool {
+    i64::from(resource) == i64::from(libc::RLIMIT_NOFILE)
+}
+
+/// How many files the kernel lets a process open; as many as there can be where it doesn't say.
+fn nr_open() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
 impl Identity {
     /// # Errors
     /// For a resource limit that Linux doesn't have.
@@ -79,6 +90,10 @@ impl Identity {
                     .at(format!("/process/rlimits/{index}"))
                     .errno(errno);
                 match errno {
+                    // No privilege is enough for more open files than that.
+                    Errno::EPERM if is_files(resource) && hard > nr_open() => error
+                        .because(format!("more than fs.nr_open, {}", nr_open()))
+                        .hint("lower it, or raise it for the machine: sysctl fs.nr_open"),
                     Errno::EPERM => {
                         error.hint("raising a hard limit needs CAP_SYS_RESOURCE on the host")
                     }

@@ -9,6 +9,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::autopsy;
 use crate::error::{Error, Result};
 
 /// For a container whose environment has no PATH.
@@ -20,33 +21,43 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// In words that engines know: `executable file not found in $PATH`, `no such file or directory`,
 /// `permission denied`, `is a directory`.
 pub fn find(name: &str, environment: &[String]) -> Result<CString> {
-    let path = match name.contains('/') {
-        true => check(Path::new(name)).map(|()| PathBuf::from(name)),
+    let found = match name.contains('/') {
+        true => check(Path::new(name))
+            .map(|()| PathBuf::from(name))
+            .map_err(|errno| (errno, PathBuf::from(name))),
         false => search(name, environment),
     };
-    let fail = |errno| {
+    let fail = |(errno, path): (Errno, PathBuf)| {
         let error = Error::new("exec").on(name).at("/process/args/0");
         match errno {
             Errno::ENOENT if !name.contains('/') => {
                 error.because("executable file not found in $PATH").errno(errno)
             }
+            Errno::EACCES if autopsy::is_on_noexec(&path) => error.errno(errno).hint(format!(
+                "{} lies on a mount that is noexec",
+                path.display()
+            )),
             Errno::EACCES => error
                 .errno(errno)
                 .hint(format!("the file or a directory above it has no x permission for this user: chmod +x {name}")),
             _ => error.errno(errno),
         }
     };
-    path.and_then(|path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL))
+    found
+        .and_then(|path| {
+            CString::new(path.as_os_str().as_bytes()).map_err(|_| (Errno::EINVAL, path))
+        })
         .map_err(fail)
 }
 
-fn search(name: &str, environment: &[String]) -> nix::Result<PathBuf> {
+/// The first that can be executed; else why the last that is there can't be.
+fn search(name: &str, environment: &[String]) -> std::result::Result<PathBuf, (Errno, PathBuf)> {
     let path = environment
         .iter()
         .rev()
         .find_map(|entry| entry.strip_prefix("PATH="))
         .unwrap_or(DEFAULT_PATH);
-    let mut worst = Errno::ENOENT;
+    let mut worst = (Errno::ENOENT, PathBuf::new());
     for directory in path.split(':') {
         let candidate = match directory {
             "" => Path::new(".").join(name),
@@ -54,7 +65,7 @@ fn search(name: &str, environment: &[String]) -> nix::Result<PathBuf> {
         };
         match check(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(errno @ (Errno::EACCES | Errno::EISDIR)) => worst = errno,
+            Err(errno @ (Errno::EACCES | Errno::EISDIR)) => worst = (errno, candidate),
             Err(_) => {}
         }
     }

@@ -321,9 +321,12 @@ impl Prepared {
             .at("/process/args/0")
             .errno(errno);
         match errno {
-            Errno::ENOEXEC | Errno::EACCES if self.ailment.is_some() => {
+            Errno::ENOEXEC | Errno::EACCES | Errno::ELIBBAD if self.ailment.is_some() => {
                 error.maybe_hint(self.ailment.clone())
             }
+            Errno::ETXTBSY => error.hint(
+                "a process has the file open for writing: let it close it, or copy the program",
+            ),
             Errno::ENOEXEC => {
                 error.hint("it is for another architecture, or a script without a #! line")
             }

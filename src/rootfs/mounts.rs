@@ -16,8 +16,7 @@ use super::fallback::Instead;
 use super::handle::{self, Rootfs, Target};
 use super::idmap::{Idmap, MapIds, Mapping, Maps};
 use super::label::Label;
-use super::options::{self, Options};
-use crate::bundle;
+use super::options::Options;
 use crate::error::{Error, Result, Step};
 use crate::sys::mount;
 
@@ -141,25 +140,9 @@ impl Mount {
     pub fn plan(index: usize, entry: &oci::Mount, around: Surroundings) -> Result<Mount> {
         let words = entry.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(words.iter().map(String::as_str));
-        if let Some(at) = words
-            .iter()
-            .position(|word| word.starts_with("idmap=") || word.starts_with("ridmap="))
-        {
-            return Err(Error::config(
-                format!("{}/options/{at}", pointer(index)),
-                "mappings of an id-mapped mount belong in its uidMappings and gidMappings",
-            ));
-        }
-        if let Some(word) = options.meaningless() {
-            let at = words.iter().position(|other| other == word).unwrap_or(0);
-            return Err(Error::config(
-                format!("{}/options/{at}", pointer(index)),
-                format!("`{word}` is no option of a bind mount"),
-            )
-            .maybe_hint(bundle::did_you_mean(
-                word,
-                options::known().iter().map(String::as_str),
-            )));
+        if let Some((at, message, hint)) = options.mistake(words) {
+            let at = format!("{}/options/{at}", pointer(index));
+            return Err(Error::config(at, message).maybe_hint(hint));
         }
         if handle::has_nul(entry.destination()) {
             return Err(Error::config(
@@ -401,6 +384,11 @@ impl Mount {
         match errno {
             Errno::EROFS => error.hint(format!(
                 "create {} in the root filesystem: what is there is read-only",
+                self.destination
+            )),
+            Errno::EACCES | Errno::EPERM if self.confined => error.hint(format!(
+                "create {} in the root filesystem: the container's root may not, as its directory \
+                 is not its own",
                 self.destination
             )),
             Errno::ELOOP => error.hint(format!(

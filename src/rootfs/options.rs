@@ -2,6 +2,7 @@
 
 use nix::libc;
 
+use crate::bundle::did_you_mean;
 use crate::error::{Error, Result};
 use crate::sys::mount::Attributes;
 
@@ -222,13 +223,54 @@ impl Options {
         change
     }
 
-    /// The word that is neither an option nor `key=value`, of a bind mount: it means nothing there.
-    pub fn meaningless(&self) -> Option<&str> {
-        self.bind?;
-        self.data
+    /// Whether nothing can be written there once it is mounted.
+    pub fn is_read_only(&self) -> bool {
+        let read_only = (self.attributes.set | self.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+        read_only && !self.copy_up
+    }
+
+    /// What of the list can't be meant as it stands: which word, why, and what may be meant.
+    pub fn mistake(&self, words: &[String]) -> Option<(usize, String, Option<String>)> {
+        let place = |word: &str| words.iter().position(|other| other == word).unwrap_or(0);
+        if let Some(at) = words
             .iter()
-            .map(String::as_str)
-            .find(|word| !word.contains('='))
+            .position(|word| word.starts_with("idmap=") || word.starts_with("ridmap="))
+        {
+            let message =
+                "mappings of an id-mapped mount belong in its uidMappings and gidMappings";
+            return Some((at, message.into(), None));
+        }
+        if let Some(word) = self.joined() {
+            let parts: Vec<String> = word.split(',').map(|part| format!("{part:?}")).collect();
+            let hint = format!("write {}", parts.join(", "));
+            let message = format!("`{word}` is several options in one string");
+            return Some((place(word), message, Some(hint)));
+        }
+        let word = self.meaningless()?;
+        let message = format!("`{word}` is no option of a bind mount");
+        let known = known();
+        let hint = match word.split_once('=') {
+            Some(_) => Some(format!(
+                "remove {word}: a bind mount takes its filesystem as it is"
+            )),
+            None => did_you_mean(word, known.iter().map(String::as_str)),
+        };
+        Some((place(word), message, hint))
+    }
+
+    /// The word that is for a filesystem, of a bind mount: it means nothing there.
+    fn meaningless(&self) -> Option<&str> {
+        self.bind?;
+        self.data.first().map(String::as_str)
+    }
+
+    /// The word that holds several, as the command line of mount(8) has them.
+    fn joined(&self) -> Option<&str> {
+        let is_joined = |text: &&str| {
+            let first = text.split_once(',').map(|(first, _)| first);
+            first.is_some_and(|first| Options::parse([first]).data.is_empty())
+        };
+        self.data.iter().map(String::as_str).find(is_joined)
     }
 }
 
@@ -347,11 +389,22 @@ mod tests {
     }
 
     #[test]
+    fn several_options_in_one_string_are_seen() {
+        let joined = |words: &[&str]| {
+            let options = Options::parse(words.iter().copied());
+            options.joined().map(str::to_owned)
+        };
+        assert_eq!(joined(&["nosuid", "rbind,ro"]).as_deref(), Some("rbind,ro"));
+        assert_eq!(joined(&["context=a:b:c1,c2", "ro"]), None);
+        assert_eq!(joined(&["lowerdir=/a,b"]), None);
+    }
+
+    #[test]
     fn the_rest_is_data() {
         let options = parse("nosuid,mode=755,size=65536k,newinstance");
         assert_eq!(options.data, ["mode=755", "size=65536k", "newinstance"]);
         assert_eq!(parse("bind,noexce").meaningless(), Some("noexce"));
-        assert_eq!(parse("bind,mode=755").meaningless(), None);
+        assert_eq!(parse("bind,mode=755").meaningless(), Some("mode=755"));
         assert_eq!(parse("noexce").meaningless(), None);
     }
 }

@@ -19,6 +19,7 @@ tests! {
     help_on_nothing_is_told_in_the_words_of_the_field.needs(HUSK),
     values_of_the_wrong_kind_are_refused.needs(HUSK),
     a_root_that_cannot_be_is_refused.needs(HUSK),
+    a_read_only_root_gets_a_hint.needs(HUSK),
     a_log_that_cannot_be_opened_is_refused,
     a_foreign_directory_in_the_root_is_no_container,
     a_damaged_record_is_told_and_removed_by_force.needs(HUSK),
@@ -207,6 +208,26 @@ fn a_root_that_cannot_be_is_refused(lab: &Lab) {
             .run();
         output.refused();
     }
+}
+
+fn a_read_only_root_gets_a_hint(lab: &Lab) {
+    let root = lab.path("root");
+    fs::create_dir(&root).unwrap();
+    let bundle = lab.bundle().payload("exit 0");
+    bundle.write(&lab.id());
+    let (root, dir) = (root.to_str().unwrap(), bundle.dir.to_str().unwrap());
+    let script = format!("mount -t tmpfs -o ro tmpfs {root} && exec \"$@\"");
+    let output = lab
+        .bare(["--root", root, "create", "--bundle", dir, "x"])
+        .through(&["unshare", "-m", "/bin/sh", "-c", &script, "sh"])
+        .run()
+        .code(1);
+    assert!(
+        output
+            .stderr
+            .contains("read-only file system\nhint: --root DIR"),
+        "{output}"
+    );
 }
 
 fn a_log_that_cannot_be_opened_is_refused(lab: &Lab) {

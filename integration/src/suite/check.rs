@@ -79,6 +79,7 @@ fn a_good_bundle_has_no_findings(lab: &Lab) {
     let full = good(lab)
         .hook("prestart", &[lab.host_payload()])
         .user_namespace(100_000, 65_536)
+        .dir("mnt/usr")
         .bind("/usr", "/mnt/usr", &["rbind", "ro"])
         .set(
             "/linux/sysctl",
@@ -324,6 +325,38 @@ fn the_kernel_is_asked(lab: &Lab) {
             hint: &[],
         },
         Case {
+            name: "a filter that lets nothing be executed",
+            breakage: &|b| {
+                b.set(
+                    "/linux/seccomp",
+                    json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+                        { "names": ["write", "exit_group"], "action": "SCMP_ACT_ALLOW" }] }),
+                )
+            },
+            pointer: "/linux/seccomp/defaultAction",
+            words: &["execve is denied"],
+            hint: &["allow execve"],
+        },
+        Case {
+            name: "more files than the kernel's most",
+            breakage: &|b| {
+                b.set(
+                    "/process/rlimits/0",
+                    json!({ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1u64 << 40 }),
+                )
+            },
+            pointer: "/process/rlimits/0/hard",
+            words: &["above fs.nr_open"],
+            hint: &["at most"],
+        },
+        Case {
+            name: "no process",
+            breakage: &|b| b.remove("/process"),
+            pointer: "/process",
+            words: &["no process"],
+            hint: &["husk spec"],
+        },
+        Case {
             name: "a memory node that isn't there",
             breakage: &|b| {
                 b.set(
@@ -362,11 +395,11 @@ fn the_kernel_is_asked(lab: &Lab) {
             breakage: &|b| {
                 b.set(
                     "/process/rlimits/0",
-                    json!({ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1u64 << 40 }),
+                    json!({ "type": "RLIMIT_MEMLOCK", "soft": 1024, "hard": 1u64 << 50 }),
                 )
             },
             pointer: "/process/rlimits/0/hard",
-            words: &["RLIMIT_NOFILE", "hard limit"],
+            words: &["RLIMIT_MEMLOCK", "hard limit"],
             hint: &["CAP_SYS_RESOURCE"],
         });
     }

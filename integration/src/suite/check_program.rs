@@ -16,6 +16,9 @@ tests! {
     the_program_is_found_behind_links_layers_and_volumes.needs(HUSK),
     hooks_are_looked_at.needs(HUSK),
     start_tells_what_execve_stumbles_over.needs(HUSK),
+    run_tells_why_a_program_can_not_be_executed.needs(HUSK),
+    a_program_that_somebody_writes_is_told.needs(HUSK),
+    hooks_of_the_container_are_looked_for_in_it.needs(HUSK),
 }
 
 fn with_program(bundle: Bundle, bytes: &[u8]) -> Bundle {
@@ -131,6 +134,45 @@ fn the_program_is_looked_for_as_the_kernel_will(lab: &Lab) {
                 pointer: AT,
                 words: &[enoent],
                 hint: &["its loader /lib/ld-musl-x86_64.so.1 is missing", "musl"],
+            },
+            Case {
+                name: "a header for another machine, and nothing else",
+                breakage: &|b| {
+                    let mut bytes = elf(foreign, None);
+                    bytes[54..58].fill(0);
+                    with_program(b, &bytes)
+                },
+                pointer: AT,
+                words: &["exec format error"],
+                hint: &["and this machine is"],
+            },
+            Case {
+                name: "a loader for another machine",
+                breakage: &|b| {
+                    let b = with_program(b, &elf(foreign, None));
+                    fs::rename(b.rootfs().join("bin/tool"), b.rootfs().join("bin/ld.so")).unwrap();
+                    with_program(b, &elf(native, Some("/bin/ld.so")))
+                },
+                pointer: AT,
+                words: &["corrupted shared library"],
+                hint: &["its loader /bin/ld.so: it is for"],
+            },
+            Case {
+                name: "a loader that is text",
+                breakage: &|b| {
+                    let b = b.executable("bin/ld.so", &"text".repeat(40));
+                    with_program(b, &elf(native, Some("/bin/ld.so")))
+                },
+                pointer: AT,
+                words: &["corrupted shared library"],
+                hint: &["its loader /bin/ld.so is no ELF file"],
+            },
+            Case {
+                name: "an argument that is too long",
+                breakage: &|b| b.args(&["/bin/payload", &"x".repeat(8 << 20)]),
+                pointer: "/process/args/1",
+                words: &["8388608 bytes", "argument list too long"],
+                hint: &["at most"],
             },
             Case {
                 name: "cut off",
@@ -330,9 +372,100 @@ fn hooks_are_looked_at(lab: &Lab) {
             },
         ],
     );
-    // Those of startContainer are the container's: another file of that name, or none, is not this one.
+}
+
+/// Another file of that name on the host is not this one.
+fn hooks_of_the_container_are_looked_for_in_it(lab: &Lab) {
+    const AT: &str = "/hooks/startContainer/0/path";
     let bundle = good(lab).hook("startContainer", &["/bin/payload"]);
     assert_eq!(check(lab, &bundle), Vec::<Value>::new());
+    all_found(
+        lab,
+        &[
+            Case {
+                name: "missing",
+                breakage: &|b| b.hook("startContainer", &["/bin/ls"]),
+                pointer: AT,
+                words: &["hook /bin/ls", "no such file or directory"],
+                hint: &["isn't in the root filesystem"],
+            },
+            Case {
+                name: "no x bit",
+                breakage: &|b| {
+                    b.file("bin/hook", "#!/bin/payload\n")
+                        .hook("startContainer", &["/bin/hook"])
+                },
+                pointer: AT,
+                words: &["permission denied"],
+                hint: &["chmod +x /bin/hook"],
+            },
+        ],
+    );
+}
+
+fn run_tells_why_a_program_can_not_be_executed(lab: &Lab) {
+    let volume = lab.path("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::copy(lab.host_payload(), volume.join("tool")).unwrap();
+    let native = if cfg!(target_arch = "x86_64") {
+        62
+    } else {
+        183
+    };
+    for (breakage, words) in [
+        (
+            &(|b: Bundle| {
+                b.bind(&volume, "/mnt", &["bind", "noexec"])
+                    .args(&["/mnt/tool"])
+            }) as &dyn Fn(Bundle) -> Bundle,
+            "permission denied\nhint: it lies on a mount that is noexec: /mounts/7",
+        ),
+        (
+            &|b: Bundle| with_program(b, b"#!/etc\n"),
+            "its interpreter /etc: name a program, not a directory",
+        ),
+        (
+            &|b: Bundle| with_program(b.executable("bin/sh", "#!/no/such\n"), b"#!/bin/sh\n"),
+            "#! line, /bin/sh: the interpreter of its #! line, /no/such is missing",
+        ),
+        (
+            &|b: Bundle| {
+                let b = b.executable("bin/ld.so", &"text".repeat(40));
+                with_program(b, &elf(native, Some("/bin/ld.so")))
+            },
+            "shared library\nhint: its loader /bin/ld.so is no ELF file",
+        ),
+        (
+            &|b: Bundle| {
+                let limit = json!({ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 1u64 << 40 });
+                b.set("/process/rlimits/0", limit)
+            },
+            "more than fs.nr_open, ",
+        ),
+        (
+            &|b: Bundle| {
+                b.dir("empty")
+                    .set("/root/path", "rootfs/empty")
+                    .args(&["payload"])
+            },
+            "hint: none of the directories of $PATH has a file: is the image in",
+        ),
+    ] {
+        let output = lab.run(&breakage(good(lab))).code(1);
+        assert!(output.stderr.contains(words), "{words}: {output}");
+        assert!(output.stderr.lines().count() <= 2, "{output}");
+    }
+}
+
+fn a_program_that_somebody_writes_is_told(lab: &Lab) {
+    let bundle = with_program(good(lab), b"");
+    let path = bundle.rootfs().join("bin/tool");
+    fs::copy(lab.host_payload(), &path).unwrap();
+    let writer = fs::File::options().append(true).open(&path).unwrap();
+    let output = lab.run(&bundle).code(1);
+    assert!(output.stderr.contains("text file busy\nhint: "), "{output}");
+    assert!(output.stderr.contains("open for writing"), "{output}");
+    drop(writer);
 }
 
 /// The caller of start and the log hear it, not only the container's standard error.

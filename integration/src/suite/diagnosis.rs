@@ -2,7 +2,7 @@
 
 use super::tests;
 use crate::cgroup::controllers;
-use crate::diagnosis::{Way, cases};
+use crate::diagnosis::{Way, cases, second_cases};
 use crate::lab::Lab;
 use crate::need::Need;
 
@@ -18,12 +18,14 @@ tests! {
     broken_limits_and_devices.needs(HUSK),
     broken_hooks.needs(HUSK),
     broken_command_lines.needs(HUSK),
+    broken_in_a_second_set.needs(HUSK),
 }
 
 /// Where, why, what to do, in one line and a hint, with the right status and nothing left.
 fn explained(lab: &Lab, groups: &[&str]) {
     let mut wrong = Vec::new();
-    for case in cases().iter().filter(|case| groups.contains(&case.group)) {
+    let all = cases().into_iter().chain(second_cases());
+    for case in all.filter(|case| groups.contains(&case.group)) {
         if case.name == "controller-absent" && controllers().iter().any(|name| name == "memory") {
             continue;
         }
@@ -77,4 +79,8 @@ fn broken_hooks(lab: &Lab) {
 
 fn broken_command_lines(lab: &Lab) {
     explained(lab, &["cli", "lifecycle"]);
+}
+
+fn broken_in_a_second_set(lab: &Lab) {
+    explained(lab, &["second"]);
 }

@@ -300,6 +300,20 @@ fn exec_cap_adds_capabilities_without_making_them_inheritable(lab: &Lab) {
             assert_eq!(facts["caps"][set], expected, "{set}");
         }
     }
+    if lab.is_husk() {
+        let words = [
+            "exec",
+            "--cap",
+            "CAP_NET_ADMN",
+            &container.id,
+            "/bin/payload",
+        ];
+        let output = lab.runtime(words).run().code(255);
+        assert!(
+            output.stderr.contains("did you mean CAP_NET_ADMIN?"),
+            "{output}"
+        );
+    }
     container.end();
 }
 

@@ -330,8 +330,14 @@ fn console_socket_without_a_terminal_is_refused(lab: &Lab) {
     let bundle = lab.bundle().payload("exit 0");
     let options = ["--console-socket", socket.path()];
     let output = lab.on_bundle("create", &bundle, &options, &lab.id()).run();
-    if lab.is_husk() && output.end == End::Code(1) {
-        assert!(output.stderr.contains("terminal"), "{output}");
+    if lab.is_husk() {
+        let output = output.code(1);
+        assert!(output.stderr.contains("(/process/terminal)"), "{output}");
+        assert!(
+            output.stderr.contains("hint: set process.terminal"),
+            "{output}"
+        );
+        return;
     }
     if output.end == End::Code(0) {
         lab.runtime([

@@ -479,6 +479,29 @@ fn expected(name: &'static str, kind: Kind) -> Field {
     Field { name, kind, need }
 }
 
+/// The one place below config.json's objects that has a property of this name, as a pointer.
+pub fn home(key: &str) -> Option<String> {
+    fn search(fields: &[Field], key: &str, above: &str, found: &mut Vec<String>) {
+        for field in fields {
+            let pointer = format!("{above}/{}", field.name);
+            if let Kind::Object(fields) = &field.kind {
+                search(fields, key, &pointer, found);
+            }
+            if field.name == key {
+                found.push(pointer);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    if let Kind::Object(fields) = &config() {
+        search(fields, key, "", &mut found);
+    }
+    match found.as_slice() {
+        [_] => found.pop(),
+        _ => None,
+    }
+}
+
 fn required(name: &'static str, kind: Kind) -> Field {
     let need = Need::Required;
     Field { name, kind, need }

@@ -151,6 +151,29 @@ fn a_check_finds_everything_at_once() {
 }
 
 #[test]
+fn a_property_in_the_wrong_place_is_sent_to_its_own() {
+    let raw = br#"{
+        "ociVersion": "1.0.0", "root": {"path": "r", "readOnly": true}, "capabilities": {},
+        "process": {"args": ["x"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "gid": 1, "flags": []},
+        "linux": {"memory": {"limit": 67108864}}
+    }"#;
+    let found: Vec<_> = check(raw)
+        .into_iter()
+        .map(|f| (f.pointer, f.hint.unwrap_or_default()))
+        .collect();
+    let expected = [
+        ("/root/readOnly", "did you mean readonly?"),
+        // Several objects have flags.
+        ("/process/flags", ""),
+        ("/process/gid", "its place is /process/user/gid"),
+        ("/linux/memory", "its place is /linux/resources/memory"),
+        ("/capabilities", "its place is /process/capabilities"),
+    ]
+    .map(|(pointer, hint)| (pointer.to_string(), hint.to_string()));
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn documents_that_are_no_object() {
     for (text, words) in [
         ("[]", "expected an object, got an array"),

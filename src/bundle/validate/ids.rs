@@ -142,7 +142,11 @@ fn mapped(
         id.checked_sub(entry.container_id())
             .is_some_and(|offset| offset < entry.size())
     };
-    if list.is_empty() || list.iter().any(holds) {
+    // Of a mapping that maps nothing, or what isn't there, that is told.
+    let is_broken = |entry: &LinuxIdMapping| {
+        entry.size() == 0 || entry.container_id().checked_add(entry.size()).is_none()
+    };
+    if list.is_empty() || list.iter().any(holds) || list.iter().any(is_broken) {
         return;
     }
     let ranges: Vec<String> = list

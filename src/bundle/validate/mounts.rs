@@ -1,6 +1,6 @@
 //! Rules of `mounts` (but for the options themselves) and of the paths that are hidden.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 
@@ -32,6 +32,14 @@ fn mount(mount: &Mount, pointer: &str, spec: &Spec, findings: &mut Findings) {
         findings.push(Finding::error(format!("{pointer}/destination"), message));
     }
     let options = mount.options().as_deref().unwrap_or_default();
+    let is_root = |part: Component| !matches!(part, Component::Normal(_));
+    let names_root = !destination.as_os_str().is_empty() && destination.components().all(is_root);
+    if names_root && !options.iter().any(|option| option == "remount") {
+        let message = "the container's root is root.path: what is mounted over it is never seen";
+        let finding = Finding::error(format!("{pointer}/destination"), message);
+        findings.push(finding.hint("make it root.path, or mount it on a directory below"));
+    }
+    overlay(mount, options, pointer, findings);
     let has = |names: &[&str]| options.iter().any(|o| names.contains(&o.as_str()));
     let is_bind = has(&["bind", "rbind"]);
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -59,6 +67,37 @@ fn mount(mount: &Mount, pointer: &str, spec: &Spec, findings: &mut Findings) {
     if has(&["idmap", "ridmap"]) && uids.is_empty() && user == Origin::Inherited {
         let message = "an id-mapped mount needs mappings: its own or those of a user namespace";
         findings.push(Finding::error(format!("{pointer}/uidMappings"), message));
+    }
+}
+
+/// What overlayfs can't do without; the kernel says no more than that something is invalid.
+fn overlay(mount: &Mount, options: &[String], pointer: &str, findings: &mut Findings) {
+    if mount.typ().as_deref() != Some("overlay")
+        || options
+            .iter()
+            .any(|option| option == "bind" || option == "rbind" || option == "remount")
+    {
+        return;
+    }
+    let has = |key: &str| {
+        let mut values = options.iter().filter_map(|option| option.split_once('='));
+        values.any(|(name, value)| name == key && !value.is_empty())
+    };
+    let mut needs = |message: &str, hint: &str| {
+        let pointer = format!("{pointer}/options");
+        findings.push(Finding::error(pointer, message).hint(hint));
+    };
+    if !has("lowerdir") && !has("lowerdir+") {
+        needs(
+            "an overlay needs a lowerdir",
+            "add \"lowerdir=DIR\", the layers that stay as they are, the topmost first",
+        );
+    }
+    if has("upperdir") && !has("workdir") {
+        needs(
+            "an overlay with an upperdir needs a workdir",
+            "add \"workdir=DIR\", an empty directory on the filesystem of the upperdir",
+        );
     }
 }
 

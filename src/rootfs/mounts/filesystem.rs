@@ -158,6 +158,9 @@ impl Mount {
             (Errno::EPERM, b"mqueue") => error.hint(
                 "mqueue needs an ipc namespace that belongs to the container's user namespace",
             ),
+            (Errno::ENOTBLK, _) => {
+                error.hint("a file is mounted by a loop device: losetup --find --show FILE")
+            }
             (Errno::EPERM, b"proc") => error.hint(
                 "the host's /proc is partly hidden, or the pid namespace belongs to another user namespace",
             ),
@@ -175,7 +178,12 @@ impl Mount {
         let mut made = false;
         let target = match name.to_bytes() {
             b"proc" | b"sysfs" => {
-                let plain = root.make_plain_directory(&self.path);
+                let plain = match root.make_plain_directory(&self.path) {
+                    Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => {
+                        return Err(self.no_target(errno));
+                    }
+                    done => done,
+                };
                 let ordinary = || {
                     self.error("mount").because(format!(
                         "{} must be mounted on ordinary directory",
