@@ -47,6 +47,7 @@ function add(list, key, value) {
 function settle() {
     if (suite != "runtime-tools") return
     add(places, "place", part)
+    validated[runtime, part] = 1
     own[file, runtime, part] = own_verdict()
     tap[file, runtime, part] = tap_verdict()
     held[file, runtime, part] = OK
@@ -74,18 +75,22 @@ function heading(first, last,    i, line, rule) {
 }
 function plain(text) { gsub(/\|/, "\\|", text); gsub(/</, "\\&lt;", text); gsub(/\*/, "\\*", text); return text }
 
+# Nothing for a runtime that was not run there.
+function tally(runtime, place, text) {
+    return ((runtime, place) in validated) ? " " text " |" : " |"
+}
 function validation(place,    i, r, row, test, said) {
     print "### " (place == "vm" ? "In the machine" : "In namespaces")
     print ""
     heading("58 tests", "")
     row = "| verdict of the tests: pass / fail |"
-    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d |", own_total[runtimes[r], place, "pass"], own_total[runtimes[r], place, "fail"])
+    for (r = 1; r in runtimes; r++) row = row tally(runtimes[r], place, sprintf("%d / %d", own_total[runtimes[r], place, "pass"], own_total[runtimes[r], place, "fail"]))
     print row
     row = "| verdict of TAP: pass / fail / skipped |"
-    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d / %d |", tap_total[runtimes[r], place, "pass"], tap_total[runtimes[r], place, "fail"], tap_total[runtimes[r], place, "skip"])
+    for (r = 1; r in runtimes; r++) row = row tally(runtimes[r], place, sprintf("%d / %d / %d", tap_total[runtimes[r], place, "pass"], tap_total[runtimes[r], place, "fail"], tap_total[runtimes[r], place, "skip"]))
     print row
     row = "| assertions that hold / don't / skipped |"
-    for (r = 1; r in runtimes; r++) row = row sprintf(" %d / %d / %d |", ok_total[runtimes[r], place], wrong_total[runtimes[r], place], skipped_total[runtimes[r], place])
+    for (r = 1; r in runtimes; r++) row = row tally(runtimes[r], place, sprintf("%d / %d / %d", ok_total[runtimes[r], place], wrong_total[runtimes[r], place], skipped_total[runtimes[r], place]))
     print row
     print ""
     heading("test", "why not")

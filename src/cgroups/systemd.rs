@@ -91,7 +91,7 @@ impl Scope {
             false => error,
         })?;
         properties::round_quota(plan);
-        let mut properties = base(&unit, wanted.id, manager.version);
+        let mut properties = base(&unit, wanted.id);
         properties.retain(|own| !asked.iter().any(|other| other.name == own.name));
         properties.append(&mut asked);
         properties.append(&mut properties::of(plan, manager.version, When::Start));
@@ -172,7 +172,7 @@ fn own(name: &str, value: Value) -> Property {
 }
 
 /// What every unit of husk's has.
-fn base(unit: &Unit, id: &str, version: u32) -> Vec<Property> {
+fn base(unit: &Unit, id: &str) -> Vec<Property> {
     let mut properties = vec![
         own("Description", Value::Text(format!("husk container {id}"))),
         // It has nothing to do with when the machine starts or stops its services.
@@ -187,10 +187,6 @@ fn base(unit: &Unit, id: &str, version: u32) -> Vec<Property> {
         ]
         .map(|name| own(name, Value::Bool(true))),
     );
-    // With its last process the unit goes, also one that "failed", and husk needn't be there for that.
-    if version >= 236 {
-        properties.push(own("CollectMode", Value::Text("inactive-or-failed".into())));
-    }
     match unit.is_slice() {
         true => properties.push(own("Wants", Value::Texts(vec![unit.slice.clone()]))),
         false => {
@@ -231,18 +227,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_systemd_gets_no_collect_mode() {
-        let unit = Unit::of(None, "x", "system.slice").unwrap();
-        let names = |version| -> Vec<String> {
-            base(&unit, "x", version)
-                .into_iter()
-                .map(|p| p.name)
-                .collect()
-        };
-        assert!(names(236).contains(&"CollectMode".into()));
-        assert!(!names(235).contains(&"CollectMode".into()));
-        let slice = Unit::of(Some("a.slice::a-x.slice"), "x", "system.slice").unwrap();
-        let properties = base(&slice, "x", 257);
+    fn a_slice_has_neither_a_slice_nor_delegation() {
+        let unit = Unit::of(Some("a.slice::a-x.slice"), "x", "system.slice").unwrap();
+        let properties = base(&unit, "x");
+        assert!(properties.iter().any(|p| p.name == "Wants"));
         assert!(
             properties
                 .iter()

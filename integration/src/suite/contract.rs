@@ -36,6 +36,7 @@ tests! {
     a_failed_exec_leaves_the_container_running,
     exec_uses_what_create_saw_not_the_bundle,
     no_pivot_and_no_new_keyring_are_known,
+    the_session_keyring_is_the_containers.needs(&[Need::Husk]),
     spec_writes_a_config_that_runs,
     spec_does_not_overwrite,
     help_is_help,
@@ -480,6 +481,29 @@ fn no_pivot_and_no_new_keyring_are_known(lab: &Lab) {
     let bundle = lab.bundle().payload("exit 3");
     lab.run_with(&bundle, &["--no-new-keyring"]).run().code(3);
     lab.run_with(&bundle, &["--no-pivot"]).run().code(3);
+}
+
+/// The caller's keys stay his; `exec` enters the container's keyring and makes none.
+fn the_session_keyring_is_the_containers(lab: &Lab) {
+    if !fs::exists("/proc/keys").unwrap() {
+        crate::runner::skip("this kernel has no keyrings");
+    }
+    let bundle = lab.bundle().set("/linux/maskedPaths", json!([]));
+    let keyrings = |told: &Value, id: &str| {
+        let name = format!("_ses.{id}:");
+        let lines = told.as_str().unwrap().lines();
+        lines.filter(|line| line.contains(&name)).count()
+    };
+    let container = lab.start(&bundle.another().payload("cat /proc/keys -- pause"));
+    let told = container.wait_for_lines(1);
+    assert_eq!(keyrings(&told[0], &container.id), 1, "{told:?}");
+    let inside = container.exec("/bin/payload cat /proc/keys").ok().json();
+    assert_eq!(keyrings(&inside, &container.id), 1, "{inside}");
+    container.end();
+    let bundle = bundle.payload("cat /proc/keys");
+    let id = lab.id();
+    let without = lab.on_bundle("run", &bundle, &["--no-new-keyring"], &id);
+    assert_eq!(keyrings(&without.run().ok().json(), &id), 0);
 }
 
 fn spec_writes_a_config_that_runs(lab: &Lab) {

@@ -28,6 +28,7 @@ tests! {
     a_failed_create_leaves_no_unit.needs(SYSTEMD),
     a_unit_of_someone_else_is_refused_and_spared.needs(HUSK),
     a_frozen_cgroup_that_waits_for_the_unit_is_refused.needs(HUSK),
+    a_unit_that_systemd_stopped_tells_until_delete.needs(SYSTEMD).seconds(60),
     a_failed_unit_of_that_name_is_reset.needs(SYSTEMD).seconds(60),
     a_killed_create_leaves_nothing_to_stay.needs(HUSK).seconds(120),
     a_killed_container_takes_its_unit_along.needs(SYSTEMD),
@@ -258,7 +259,7 @@ fn annotations_become_properties(lab: &Lab) {
         json!({
             "org.systemd.property.TimeoutStopSec": "uint64 7",
             "org.systemd.property.RuntimeMaxUSec": "uint64 3600000000",
-            "org.systemd.property.CollectMode": "'inactive'",
+            "org.systemd.property.CollectMode": "'inactive-or-failed'",
             "org.systemd.property.After": "['dbus.service']",
             "org.systemd.property.DefaultDependencies": "true",
             "org.systemd.property.SendSIGHUP": "true",
@@ -271,7 +272,7 @@ fn annotations_become_properties(lab: &Lab) {
         &[
             ("TimeoutStopUSec", "7s"),
             ("RuntimeMaxUSec", "1h"),
-            ("CollectMode", "inactive"),
+            ("CollectMode", "inactive-or-failed"),
             ("DefaultDependencies", "yes"),
             ("SendSIGHUP", "yes"),
         ],
@@ -379,6 +380,23 @@ fn a_frozen_cgroup_that_waits_for_the_unit_is_refused(lab: &Lab) {
         .refused()
         .says("container's cgroup unexpectedly frozen");
     assert!(!lab.root.join(&id).exists());
+}
+
+/// runc's delete.bats, "runc delete removes failed systemd unit".
+fn a_unit_that_systemd_stopped_tells_until_delete(lab: &Lab) {
+    let annotations = json!({
+        "org.systemd.property.RuntimeMaxUSec": "uint64 1000000",
+        "org.systemd.property.TimeoutStopSec": "uint64 1",
+    });
+    let scope = create(lab, pausing(lab).set("/annotations", annotations));
+    scope.container.start();
+    let told = || properties(&scope.unit, &["ActiveState", "Result"]);
+    let failed = eventually(|| told().get("ActiveState") == Some(&"failed".to_owned()));
+    assert!(failed, "{:?}", told());
+    assert_properties(&scope.unit, &[("Result", "timeout")]);
+    assert!(eventually(|| scope.container.status() == "stopped"));
+    scope.container.delete();
+    assert_gone(&scope.unit);
 }
 
 fn a_failed_unit_of_that_name_is_reset(lab: &Lab) {
