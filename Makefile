@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
 # As NAME=PATH,EVERY: one case of so many.
-FAULTS_PEERS ?= runc=runc,9 crun=crun,9
+FAULTS_PEERS ?= runc=runc,40 crun=crun,10
 
 HUSK := build/husk
 LIMIT := 3000000
@@ -23,7 +23,7 @@ SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure integration/security/security
 
-.PHONY: errors faults security engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built
+.PHONY: errors faults security engines bench bench-check bench-baseline build debug demo shell test conformance conformance-runc pages tarball deb check lint size bundles install uninstall clean distclean help built load
 
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
@@ -73,8 +73,14 @@ faults: built ## kills husk, runc and crun at every system call, fails each: doc
 	@.ci/need runc crun
 	@. .ci/toolchain; \
 	cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
-	"$$CARGO_TARGET_DIR/$$TARGET/debug/faults" --document husk=$(HUSK) $(FAULTS_PEERS) \
-		>docs/reliability.md.new && mv docs/reliability.md.new docs/reliability.md
+	faults=$$CARGO_TARGET_DIR/$$TARGET/debug/faults; rm -rf build/faults; \
+	"$$faults" --results build/faults husk=$(HUSK) $(FAULTS_PEERS); \
+	"$$faults" --results build/faults --document >docs/reliability.md
+
+load: built ## 200 creates at once, 1,000 containers, 5,000 lives, 10,000 races; long (root)
+	@. .ci/toolchain; \
+	cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \
+	HUSK_SUITE_LOAD=1 RUNTIME=$(abspath $(HUSK)) "$$CARGO_TARGET_DIR/$$TARGET/debug/suite" --jobs 1 --verbose load::
 
 security: built ## every published attack on a runtime, on husk, runc and crun; writes the table of docs/security.md (root)
 	@.ci/need runc crun strace busybox=busybox-static newuidmap=uidmap

@@ -146,6 +146,27 @@ fn find_locked(root: &Path, id: &str) -> Result<Container> {
     lock(home, id)
 }
 
+/// Kills a container that another command is at work on, which has nothing to wait for then: `start` runs
+/// hooks in it, and `create` waits for it.
+fn hurry(home: &Home) {
+    let killed = home.read().and_then(|record| {
+        let cgroup = record.as_ref().and_then(|record| record.cgroup.as_ref());
+        if let Some(place) = cgroup.filter(|place| place.inode.is_some())
+            && let Some(cgroup) = Cgroup::open(place)?
+        {
+            cgroup.kill()?;
+        }
+        let init = record.and_then(|record| record.init);
+        let pidfd = init.map_or(Ok(None), record::Init::open)?;
+        pidfd.map_or(Ok(()), |pidfd| {
+            sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).step("kill", "container")
+        })
+    });
+    if let Err(error) = killed {
+        log::debug(format_args!("kill before the lock is had: {error}"));
+    }
+}
+
 /// It may have been deleted, or finished, while this command waited.
 fn lock(home: Home, id: &str) -> Result<Container> {
     home.lock()?;
@@ -407,7 +428,11 @@ impl Container {
             None if force => return Ok(()),
             None => return Err(missing(id)),
         };
-        home.lock()?;
+        home.lock_after(|| {
+            if force {
+                hurry(&home);
+            }
+        })?;
         match home.read() {
             Ok(Some(record)) => Container {
                 home,

@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,7 +19,7 @@ use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, Step};
-use crate::signal::Signal;
+use crate::signal::{self, Signal};
 use crate::sys;
 use crate::trace;
 
@@ -212,6 +213,7 @@ fn run_one(
             guard.as_ref().map_or(Ok(()), |guard| guard())
         });
     }
+    let brood = hook.timeout.and_then(|_| Brood::new());
     let child = command.spawn().or_fail(|errno| {
         let error = fail().errno(errno);
         match errno {
@@ -223,22 +225,17 @@ fn run_one(
             _ => error,
         }
     })?;
-    match wait(child, hook.timeout).or_fail(|errno| fail().errno(errno))? {
-        Some(status) if status.success() => Ok(()),
-        ended => {
-            let reason = match (ended, hook.timeout) {
-                (Some(status), _) => describe(status),
-                (None, seconds) => format!(
-                    "it ran past its timeout: killed after {} s",
-                    seconds.unwrap_or(0)
-                ),
-            };
-            Err(match last_words(output) {
-                Some(words) => fail().because(format!("{reason}: {words}")),
-                None => fail().because(reason),
-            })
-        }
-    }
+    let ended = wait(child, hook.timeout, brood.as_ref()).or_fail(|errno| fail().errno(errno))?;
+    let reason = match ended {
+        End::Itself(status) if status.success() => return Ok(()),
+        End::Itself(status) => describe(status),
+        End::Late(seconds) => format!("it ran past its timeout: killed after {seconds} s"),
+        End::Interrupted(signal) => format!("interrupted by {signal}"),
+    };
+    Err(match last_words(output) {
+        Some(words) => fail().because(format!("{reason}: {words}")),
+        None => fail().because(reason),
+    })
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -257,28 +254,110 @@ fn memory_file(content: &str) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// Waits for the end; `None` when the time was up and the hook, with all that it started, was killed.
-fn wait(mut child: Child, seconds: Option<u64>) -> std::io::Result<Option<ExitStatus>> {
-    let Some(seconds) = seconds else {
-        return child.wait().map(Some);
-    };
+/// How a hook came to its end.
+enum End {
+    Itself(ExitStatus),
+    /// After so many seconds it was killed, with all that it started.
+    Late(u64),
+    /// The caller wants husk to end.
+    Interrupted(Signal),
+}
+
+/// Waits for the end, not longer than allowed.
+fn wait(mut child: Child, seconds: Option<u64>, brood: Option<&Brood>) -> std::io::Result<End> {
+    if seconds.is_none() && !signal::are_held() {
+        return child.wait().map(End::Itself);
+    }
+    /// Signals that are held back wake nobody.
+    const LOOK: Duration = Duration::from_millis(100);
     let pid = Pid::from_raw(child.id() as i32);
     let pidfd = sys::process::pidfd_open(pid)?;
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-    loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout = PollTimeout::try_from(left.min(std::time::Duration::from_secs(3600)))
-            .unwrap_or(PollTimeout::MAX);
+    let end = seconds.map(|seconds| (seconds, Instant::now() + Duration::from_secs(seconds)));
+    let reason = loop {
+        let left = end.map_or(Duration::MAX, |(_, end)| {
+            end.saturating_duration_since(Instant::now())
+        });
+        let look = match signal::are_held() {
+            true => LOOK,
+            false => Duration::from_secs(3600),
+        };
+        let timeout = PollTimeout::try_from(left.min(look)).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) if left.is_zero() => break,
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return child.wait().map(Some),
+            Ok(_) => return child.wait().map(End::Itself),
             Err(errno) => return Err(errno.into()),
         }
+        match end {
+            Some((seconds, end)) if end <= Instant::now() => break End::Late(seconds),
+            _ => {}
+        }
+        if let Some(signal) = signal::interruption() {
+            break End::Interrupted(signal);
+        }
+    };
+    match killpg(pid, nix::sys::signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno.into()),
     }
-    killpg(pid, nix::sys::signal::SIGKILL)?;
-    child.wait().map(|_| None)
+    child.wait()?;
+    if let Some(brood) = brood {
+        brood.kill();
+    }
+    Ok(reason)
+}
+
+/// What a hook starts, sessions of their own included: while this is there, those whose parents have ended
+/// become this process's children.
+struct Brood {
+    /// Children before.
+    others: Vec<i32>,
+    was_reaper: bool,
+}
+
+impl Brood {
+    /// `None` where that can't be seen: in a container's process, whose end is that of them all.
+    fn new() -> Option<Brood> {
+        let own = std::fs::read_link("/proc/self").ok()?;
+        if own.to_str()?.parse() != Ok(std::process::id()) {
+            return None;
+        }
+        let brood = Brood {
+            others: children()?,
+            was_reaper: sys::prctl::is_child_subreaper().ok()?,
+        };
+        sys::prctl::set_child_subreaper(true).ok()?;
+        Some(brood)
+    }
+
+    fn kill(&self) {
+        // Each round's dead leave their children to the next one.
+        for _ in 0..1000 {
+            let mut found = children().unwrap_or_default();
+            found.retain(|pid| !self.others.contains(pid));
+            if found.is_empty() {
+                return;
+            }
+            for pid in found.into_iter().map(Pid::from_raw) {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+                let _ = nix::sys::wait::waitpid(pid, None);
+            }
+        }
+    }
+}
+
+impl Drop for Brood {
+    fn drop(&mut self) {
+        if !self.was_reaper {
+            let _ = sys::prctl::set_child_subreaper(false);
+        }
+    }
+}
+
+fn children() -> Option<Vec<i32>> {
+    let text = sys::fd::read_whole("/proc/thread-self/children").ok()?;
+    let text = String::from_utf8(text).ok()?;
+    Some(text.split_whitespace().flat_map(str::parse).collect())
 }
 
 /// The end of what the hook wrote, on one line.
@@ -368,6 +447,18 @@ mod tests {
         let error = run_script(&script, Some(1)).unwrap_err();
         assert!(error.to_string().ends_with("killed after 1 s"), "{error}");
         assert!(begin.elapsed().as_secs() < 3);
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+        assert!(!marker.exists());
+    }
+
+    #[test]
+    fn a_late_hook_is_killed_with_what_left_its_session() {
+        let marker = std::env::temp_dir().join(format!("husk-session-{}", std::process::id()));
+        let script = format!(
+            "setsid sh -c 'sleep 3; touch {}' & sleep 0.3; sleep 30",
+            marker.display()
+        );
+        run_script(&script, Some(1)).unwrap_err();
         std::thread::sleep(std::time::Duration::from_millis(2500));
         assert!(!marker.exists());
     }

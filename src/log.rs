@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -53,6 +54,23 @@ struct Log {
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
+
+/// The file's number is another file's by now.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// In a child that closes what it doesn't need: what it has to say goes to standard error, or to husk.
+pub fn close() {
+    CLOSED.store(true, Ordering::Relaxed);
+}
+
+impl Log {
+    fn file(&self) -> Option<&(PathBuf, File)> {
+        match CLOSED.load(Ordering::Relaxed) {
+            true => None,
+            false => self.file.as_ref(),
+        }
+    }
+}
 
 /// Opens the log. Until then, and where `path` is `None`, entries go to standard error.
 /// Only the first call counts.
@@ -103,7 +121,7 @@ static HELD: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// its error there and nothing else, for readers that want a single object.
 pub fn succeeded() {
     if let Some(log) = LOG.get()
-        && let Some((path, file)) = &log.file
+        && let Some((path, file)) = log.file()
         && let Ok(held) = HELD.lock()
         && !held.is_empty()
     {
@@ -123,7 +141,7 @@ fn write(level: Level, message: fmt::Arguments<'_>) {
         }
         return;
     }
-    match &log.file {
+    match log.file() {
         Some((path, file)) => append(path, file, &entry),
         None => to_stderr(&entry),
     }
@@ -136,7 +154,7 @@ pub fn error(error: &anyhow::Error) {
     let hint = hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"));
     to_stderr(&format!("husk: {line}{hint}\n"));
     if let Some(log) = LOG.get()
-        && let Some((path, file)) = &log.file
+        && let Some((path, file)) = log.file()
     {
         let message = format!("{line}{hint}");
         let entry = entry(log.format, Level::Error, &message, SystemTime::now());

@@ -30,6 +30,7 @@ use nix::unistd::Pid;
 use self::channel::{Channel, Report};
 use self::init::Init;
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::signal::Signal;
 use crate::sys::process::{self as sys, Clone};
 use crate::trace::{self, Role};
@@ -83,6 +84,7 @@ pub fn spawn(init: Init, cgroup: Option<BorrowedFd>) -> Result<Process> {
     }
     match sys::clone3(init.namespaces.clone_flags(), cgroup).or_fail(no_process)? {
         Clone::Child => {
+            log::close();
             drop(channel);
             init::run(init, theirs)
         }
@@ -109,6 +111,7 @@ fn spawn_through<T>(
 ) -> Result<Process> {
     match sys::clone3(0, cgroup).or_fail(no_process)? {
         Clone::Child => {
+            log::close();
             drop(channel);
             trace::take_role(Role::GoBetween);
             let forked = enter(&task, &theirs).and_then(|flags| {

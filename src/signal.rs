@@ -2,6 +2,33 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sys;
+
+/// husk's caller stays, and what he sends is held back for the program.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// To be told when signals are held back.
+pub fn hold() {
+    HELD.store(true, Ordering::Relaxed);
+}
+
+pub fn are_held() -> bool {
+    HELD.load(Ordering::Relaxed)
+}
+
+/// A signal that nobody has taken yet, and would have ended husk.
+pub fn interruption() -> Option<Signal> {
+    let deadly = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+    match are_held() {
+        true => deadly
+            .into_iter()
+            .find(|&number| sys::process::is_pending(number))
+            .map(Signal::from_number),
+        false => None,
+    }
+}
 
 /// Numbers as user space counts them: 32 and 33 belong to the C libraries, so the
 /// first real-time signal is 34 for docker, podman, bash and here, whatever libc says.

@@ -28,6 +28,7 @@ mod idmap;
 mod inheritance;
 mod lifecycle;
 mod limits;
+mod load;
 mod locked_mounts;
 mod lsm;
 mod mount_options;
@@ -44,6 +45,7 @@ mod races;
 mod rdt;
 mod readiness;
 mod regressions;
+mod reliability;
 mod rootfs;
 mod rootless;
 mod rootless_cgroups;
@@ -108,6 +110,7 @@ use tests;
 pub fn all() -> Vec<Test> {
     let files: &[&'static [Test]] = &[
         lifecycle::TESTS,
+        load::TESTS,
         namespaces::TESTS,
         network_devices::TESTS,
         rootfs::TESTS,
@@ -155,6 +158,7 @@ pub fn all() -> Vec<Test> {
         attacks::TESTS,
         races::TESTS,
         regressions::TESTS,
+        reliability::TESTS,
         check::TESTS,
         check_mounts::TESTS,
         check_program::TESTS,

@@ -85,7 +85,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
     if !args.no_subreaper {
         // What the program leaves behind is reaped here, as by an init.
-        prctl::set_child_subreaper().step("become", "reaper of the container")?;
+        prctl::set_child_subreaper(true).step("become", "reaper of the container")?;
     }
     let mut restored = restore(&request)?;
     let terminal = restored.terminal.take();

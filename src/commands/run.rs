@@ -58,7 +58,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let signals = Signals::hold()?;
     if !args.create.no_subreaper {
         // What the program leaves behind is reaped here, as by an init.
-        prctl::set_child_subreaper().map_err(|errno| {
+        prctl::set_child_subreaper(true).map_err(|errno| {
             crate::error::Error::new("become reaper of the container").errno(errno)
         })?;
     }

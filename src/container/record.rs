@@ -192,10 +192,19 @@ impl Home {
 
     /// Waits for other commands that change this container, but not for ever.
     pub fn lock(&self) -> Result<()> {
+        self.lock_after(|| {})
+    }
+
+    /// The same; if it has to wait, that is done before.
+    pub fn lock_after(&self, before: impl FnOnce()) -> Result<()> {
         const TRIES: u32 = 1500;
+        let mut before = Some(before);
         for _ in 0..TRIES {
             match sys::fd::try_lock(self.fd.as_fd()) {
                 Err(Errno::EWOULDBLOCK) => {
+                    if let Some(before) = before.take() {
+                        before();
+                    }
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
                 done => return done.step("lock", self.path.display()),

@@ -72,16 +72,22 @@ impl Stat {
     }
 }
 
+/// Whether /proc is there, and its numbers are those of this process's pid namespace.
+fn shows_own_numbers() -> bool {
+    let own = std::process::id().to_string();
+    std::fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&own))
+}
+
 /// `None` when there is no such process any more. The name before these fields may hold anything.
 fn stat_of(pid: Pid) -> Result<Option<Stat>> {
     let path = format!("/proc/{pid}/stat");
     // Its first kilobyte has far more than these fields.
     let text = match sys::fd::read_beginning(&path) {
-        Err(Errno::ENOENT | Errno::ESRCH) if Path::new("/proc/self").exists() => return Ok(None),
+        Err(Errno::ENOENT | Errno::ESRCH) if shows_own_numbers() => return Ok(None),
         text => text.or_fail(|errno| {
             let error = Error::new("read").on(&path).errno(errno);
             match errno {
-                Errno::ENOENT => error.hint("husk needs /proc"),
+                Errno::ENOENT => error.hint("husk needs /proc, of the pid namespace that it is in"),
                 _ => error,
             }
         })?,

@@ -41,6 +41,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None).step("hold back", "signals")?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .step("make", "signal descriptor")?;
+        crate::signal::hold();
         Ok(Signals { signals })
     }
 }

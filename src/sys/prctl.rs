@@ -29,8 +29,14 @@ pub fn set_keep_capabilities(on: bool) -> Result<()> {
 }
 
 /// Orphaned descendants become children of this process.
-pub fn set_child_subreaper() -> Result<()> {
-    prctl(libc::PR_SET_CHILD_SUBREAPER, [1, 0, 0, 0]).map(drop)
+pub fn set_child_subreaper(reaper: bool) -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, [reaper.into(), 0, 0, 0]).map(drop)
+}
+
+pub fn is_child_subreaper() -> Result<bool> {
+    let mut reaper: libc::c_int = 0;
+    let place = &raw mut reaper as libc::c_ulong;
+    prctl(libc::PR_GET_CHILD_SUBREAPER, [place, 0, 0, 0]).map(|_| reaper != 0)
 }
 
 /// # Errors

@@ -236,6 +236,17 @@ pub fn reap(pidfd: Option<BorrowedFd>, wait: bool) -> Result<Option<(Pid, i32, i
     Ok((pid != 0).then(|| (Pid::from_raw(pid), info.si_code, status)))
 }
 
+/// Whether that signal has been sent to this process, which holds it back, sigpending(2).
+pub fn is_pending(number: i32) -> bool {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is valid for the call to fill in.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: it has been filled in.
+    unsafe { libc::sigismember(set.as_ptr(), number) == 1 }
+}
+
 /// setdomainname(2): the NIS domain of the UTS namespace.
 pub fn set_domain_name(name: &str) -> Result<()> {
     // SAFETY: pointer and length of one string; the kernel wants no NUL.

@@ -12,6 +12,7 @@ use husk_integration::output::End;
 use husk_integration::receiver::Receiver;
 use husk_integration::sys;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::facts::{self, Facts};
@@ -24,7 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// No command takes longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Something is there that `delete --force` doesn't remove, or it fails, or the id stays taken.
     Leak,

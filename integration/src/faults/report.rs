@@ -5,13 +5,15 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
 use super::case::{KINDS, Kind, Problem};
 use super::tracer::Fault;
 
 const HEAD: &str = include_str!("head.txt");
 
 /// Of one runtime and one kind of strike.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Sum {
     pub cases: usize,
     pub clean: usize,
@@ -38,7 +40,7 @@ impl Sum {
 }
 
 /// What was found with one runtime.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Found {
     pub name: String,
     pub version: String,
@@ -48,11 +50,21 @@ pub struct Found {
     pub failed: Sum,
     /// By scenario: cases, and cases with a problem.
     pub scenarios: Vec<(String, usize, usize)>,
+    /// It insists on more locked memory than root has here, and was told that it has it.
+    pub appeased: bool,
     /// What it can't do here, and why.
     pub without: Vec<(String, String)>,
 }
 
 impl Found {
+    /// # Errors
+    /// It can't be written.
+    pub fn save(&self, dir: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(dir)?;
+        let text = serde_json::to_vec_pretty(self)?;
+        std::fs::write(dir.join(format!("{}.json", self.name)), text)
+    }
+
     pub fn sum(&mut self, fault: Fault) -> &mut Sum {
         match fault {
             Fault::Kill => &mut self.killed,
@@ -104,6 +116,20 @@ fn table(text: &mut String, all: &[Found], rows: &[Row]) {
     }
 }
 
+/// What was found by one run or several, husk first.
+///
+/// # Errors
+/// Something in `dir` is no result.
+pub fn saved(dir: &Path) -> std::io::Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let found: Found = serde_json::from_slice(&std::fs::read(entry?.path())?)?;
+        all.push(found);
+    }
+    all.sort_by_key(|found| (found.name != "husk", found.version.clone()));
+    Ok(all)
+}
+
 /// The whole page.
 pub fn document(all: &[Found]) -> String {
     let mut text = HEAD.to_owned();
@@ -122,6 +148,14 @@ pub fn document(all: &[Found]) -> String {
         "Measured on {date}, Linux {kernel}, x86-64, as root, cgroupfs driver. {}.\n",
         taken.join("; ")
     );
+    for found in all.iter().filter(|found| found.appeased) {
+        let _ = writeln!(
+            text,
+            "{} insists on more locked memory than root may have on this machine: a filter told it that it \
+             got it.\n",
+            found.version
+        );
+    }
     text.push_str("## Killed right before a system call\n\n");
     table(
         &mut text,

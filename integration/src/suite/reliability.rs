@@ -1,0 +1,231 @@
+//! Nothing waits for ever, and what can't be done is said in time.
+
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::tests;
+use crate::bundle::{Bundle, PAYLOAD};
+use crate::lab::{Lab, eventually};
+use crate::need::Need;
+use crate::output::End;
+
+const HUSK: &[Need] = &[Need::Husk];
+
+tests! {
+    delete_force_ends_a_start_whose_hook_hangs.needs(HUSK),
+    delete_force_ends_a_create_whose_hook_in_the_container_hangs.needs(HUSK),
+    a_signal_ends_run_while_a_hook_hangs.needs(HUSK),
+    a_timed_out_hook_takes_along_what_left_its_session.needs(HUSK),
+    an_agent_that_never_accepts_is_an_error.needs(HUSK),
+    a_full_disk_is_an_error_and_leaves_nothing.needs(HUSK),
+    a_read_only_root_directory_is_an_error.needs(HUSK),
+    without_proc_nothing_is_made_and_nobody_declared_dead.needs(HUSK),
+    a_created_container_ends_when_its_record_is_gone.needs(HUSK),
+}
+
+/// What a container's process waits for in a hook: a file that never comes.
+fn hangs(lab: &Lab, kind: &str, program: &str) -> (Bundle, std::path::PathBuf) {
+    let mark = lab.path("reached");
+    let hook = match kind {
+        "startContainer" => vec![program.to_owned(), "sleep".into(), "100".into()],
+        _ => vec![
+            "/bin/sh".into(),
+            "-c".into(),
+            format!("touch {}; sleep 100", mark.display()),
+        ],
+    };
+    let words: Vec<&str> = hook.iter().map(String::as_str).collect();
+    (lab.bundle().payload("pause").hook(kind, &words), mark)
+}
+
+#[track_caller]
+fn in_time<T>(limit: Duration, what: impl FnOnce() -> T) -> T {
+    let begin = Instant::now();
+    let done = what();
+    assert!(begin.elapsed() < limit, "took {:?}", begin.elapsed());
+    done
+}
+
+fn delete_force_ends_a_start_whose_hook_hangs(lab: &Lab) {
+    let (bundle, _) = hangs(lab, "startContainer", PAYLOAD);
+    let container = lab.create(&bundle);
+    let pid = container.pid();
+    let mut start = container.command("start", &[]).spawn();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let is_there = || fs::read_to_string(&children).is_ok_and(|text| !text.trim().is_empty());
+    assert!(eventually(is_there));
+    in_time(Duration::from_secs(8), || container.force_delete());
+    assert_ne!(start.wait().end, End::Code(0));
+    container.command("state", &[]).run().code(1);
+}
+
+fn delete_force_ends_a_create_whose_hook_in_the_container_hangs(lab: &Lab) {
+    let (bundle, mark) = hangs(lab, "createContainer", PAYLOAD);
+    let id = lab.id();
+    let mut create = lab.on_bundle("create", &bundle, &[], &id).spawn();
+    assert!(eventually(|| mark.exists()));
+    in_time(Duration::from_secs(8), || {
+        lab.runtime(["delete", "--force", &id]).run().ok()
+    });
+    create.wait().code(1);
+    lab.runtime(["state", &id]).run().code(1);
+}
+
+fn a_signal_ends_run_while_a_hook_hangs(lab: &Lab) {
+    for (kind, signal) in [
+        ("prestart", Signal::SIGINT),
+        ("createRuntime", Signal::SIGTERM),
+        ("poststart", Signal::SIGHUP),
+    ] {
+        let (bundle, mark) = hangs(lab, kind, PAYLOAD);
+        let mut run = lab.run_with(&bundle, &[]).spawn();
+        assert!(eventually(|| mark.exists()));
+        kill(Pid::from_raw(run.pid()), signal).unwrap();
+        let output = in_time(Duration::from_secs(8), || run.wait()).code(1);
+        let words = format!("interrupted by {signal}");
+        assert!(output.stderr.contains(&words), "{output}");
+    }
+}
+
+fn a_timed_out_hook_takes_along_what_left_its_session(lab: &Lab) {
+    let mark = lab.path("mark");
+    let script = format!(
+        "setsid sleep 100 & sleep 0.2; touch {}; sleep 100",
+        mark.display()
+    );
+    let hook = json!([{
+        "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1, "env": ["PATH=/usr/bin:/bin"]
+    }]);
+    let bundle = lab
+        .bundle()
+        .set("/hooks/createRuntime", hook)
+        .payload("exit 0");
+    lab.run(&bundle).code(1);
+    assert!(mark.exists());
+    // Adopted by this test, if it lived.
+    assert_eq!(lab.finish(), Ok(()));
+}
+
+fn an_agent_that_never_accepts_is_an_error(lab: &Lab) {
+    let path = lab.path("agent");
+    let listener = UnixListener::bind(&path).unwrap();
+    // As many as the backlog takes: the next one waits.
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+    let waiting: Vec<UnixStream> = (0..2)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    let bundle = lab.bundle().payload("pause").set(
+        "/linux/seccomp",
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": path,
+            "syscalls": [{ "names": ["getppid"], "action": "SCMP_ACT_NOTIFY" }],
+        }),
+    );
+    let container = lab.create(&bundle);
+    container.pid();
+    in_time(Duration::from_secs(9), || {
+        container
+            .command("start", &[])
+            .run()
+            .refused()
+            .says("timed out");
+    });
+    container.wait();
+    container.delete();
+    drop(waiting);
+}
+
+fn small_tmpfs(lab: &Lab, flags: MsFlags) -> std::path::PathBuf {
+    let place = lab.path("disk");
+    fs::create_dir(&place).unwrap();
+    mount(
+        Some("disk"),
+        &place,
+        Some("tmpfs"),
+        flags,
+        Some("size=4k,mode=755"),
+    )
+    .unwrap();
+    place
+}
+
+fn a_full_disk_is_an_error_and_leaves_nothing(lab: &Lab) {
+    let place = small_tmpfs(lab, MsFlags::empty());
+    // The one page that there is.
+    fs::write(place.join("full"), "x").unwrap();
+    let bundle = lab.bundle().payload("exit 0");
+    let id = lab.id();
+    bundle.write(&id);
+    let root = place.to_str().unwrap();
+    let dir = bundle.dir.to_str().unwrap();
+    let husk = |words: &[&str]| lab.bare(words).global(&["--root", root]).run();
+    husk(&["create", "--bundle", dir, &id])
+        .refused()
+        .says("no space left on device");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+    assert!(!crate::cgroup::path(&id).exists());
+    // With room it goes on as if nothing had been.
+    fs::remove_file(place.join("full")).unwrap();
+    husk(&["delete", "--force", &id]).ok();
+    nix::mount::umount(&place).unwrap();
+}
+
+fn a_read_only_root_directory_is_an_error(lab: &Lab) {
+    let place = small_tmpfs(lab, MsFlags::MS_RDONLY);
+    let bundle = lab.bundle().payload("exit 0");
+    let id = lab.id();
+    bundle.write(&id);
+    let root = place.join("husk");
+    for root in [place.to_str().unwrap(), root.to_str().unwrap()] {
+        let dir = bundle.dir.to_str().unwrap();
+        let husk = |words: &[&str]| lab.bare(words).global(&["--root", root]).run();
+        husk(&["create", "--bundle", dir, &id])
+            .refused()
+            .says("read-only file system");
+        husk(&["state", &id]).refused().says("does not exist");
+    }
+    assert!(!crate::cgroup::path(&id).exists());
+    nix::mount::umount(&place).unwrap();
+}
+
+/// A husk that can't look must not take what lives for dead.
+fn without_proc_nothing_is_made_and_nobody_declared_dead(lab: &Lab) {
+    let container = lab.start(&lab.bundle().payload("pause"));
+    // The numbers of another pid namespace are as good as none.
+    let once = "umount -l /proc && exec \"$@\"";
+    let all = "while umount -l /proc 2>/dev/null; do :; done; exec \"$@\"";
+    let through = ["unshare", "-m", "sh", "-c", all, "sh"];
+    for script in [once, all] {
+        let through = ["unshare", "-m", "sh", "-c", script, "sh"];
+        for word in ["state", "delete", "kill"] {
+            let command = container.command(word, &[]).through(&through);
+            let output = in_time(Duration::from_secs(5), || command.run());
+            assert_ne!(output.end, End::Code(0), "{output}");
+            assert!(output.stderr.contains("/proc"), "{output}");
+        }
+    }
+    let id = lab.id();
+    let bundle = lab.bundle().payload("exit 0");
+    let command = lab.on_bundle("create", &bundle, &[], &id).through(&through);
+    let output = in_time(Duration::from_secs(5), || command.run());
+    assert_ne!(output.end, End::Code(0), "{output}");
+    lab.runtime(["state", &id]).run().code(1);
+    assert_eq!(container.status(), "running");
+    container.end();
+}
+
+fn a_created_container_ends_when_its_record_is_gone(lab: &Lab) {
+    let container = lab.create(&lab.bundle().payload("pause"));
+    let cgroup = container.cgroup();
+    container.pid();
+    fs::remove_dir_all(lab.root.join(&container.id)).unwrap();
+    container.wait();
+    fs::remove_dir(cgroup).unwrap();
+}
