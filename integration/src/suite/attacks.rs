@@ -28,6 +28,8 @@ tests! {
     cve_2026_41579_dev_link_does_not_reach_the_host,
     cve_2026_47766_default_devices_do_not_reach_the_host,
     cve_2019_5736_the_runtime_cannot_be_overwritten,
+    cve_2019_5736_nor_by_who_shares_its_processes,
+    cve_2016_9962_who_shares_the_processes_sees_nothing,
     cve_2024_45310_mount_points_are_made_inside_only,
     cve_2016_9962_the_entering_process_cannot_be_looked_into,
     cve_2021_43784_many_mappings_do_not_overflow,
@@ -544,4 +546,51 @@ fn a_class_id_of_resctrl_is_one_name(lab: &Lab) {
         let output = lab.run(&bundle.payload("exit 3"));
         assert_ne!(output.end, End::Code(3), "{id:?}: {output}");
     }
+}
+
+/// A container whose pid namespace others join, while they do, until `spy` has reported.
+#[track_caller]
+fn joined_by_others(lab: &Lab, spy: &Bundle) -> serde_json::Value {
+    let holder = lab.start(spy);
+    let path = format!("/proc/{}/ns/pid", holder.pid());
+    let mut joined = 0;
+    while !holder.stdout().contains('\n') {
+        let bundle = lab.bundle().join("pid", &path).payload("exit 0");
+        lab.run(&bundle).ok();
+        let container = lab.create(&lab.bundle().join("pid", &path).payload("exit 0"));
+        container.force_delete();
+        joined += 2;
+    }
+    let report = holder.lines().remove(0);
+    assert!(joined > 4, "{joined} containers");
+    holder.end();
+    report
+}
+
+/// With all that a container can be given for it.
+fn cve_2019_5736_nor_by_who_shares_its_processes(lab: &Lab) {
+    let lab = &lab.with_own_runtime();
+    let before = fingerprint(&lab.runtime);
+    let bundle = lab
+        .bundle()
+        .capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"])
+        .payload("overwrite-runtimes 3 -- pause");
+    let report = joined_by_others(lab, &bundle);
+    assert_eq!(report["written"], 0, "{report}");
+    assert!(report["opened"].as_u64() > Some(0), "{report}");
+    assert_eq!(fingerprint(&lab.runtime), before);
+}
+
+/// Of a process of the same user, with the same capabilities in the end.
+fn cve_2016_9962_who_shares_the_processes_sees_nothing(lab: &Lab) {
+    let report = joined_by_others(lab, &lab.bundle().payload("spy 3 -- pause"));
+    assert!(report["strangers"].as_u64() > Some(1), "{report}");
+    let targets = report["targets"].as_array().unwrap().iter();
+    let mut targets = targets.map(|target| target.as_str().unwrap());
+    // Of others the standard streams are seen, which are the program's own.
+    let stream = |target: &str| {
+        let kinds = ["pipe:", "socket:", "/memfd:", "/dev/null"];
+        !lab.is_husk() && kinds.iter().any(|kind| target.starts_with(kind))
+    };
+    assert!(targets.all(stream), "{report}");
 }
