@@ -16,11 +16,14 @@ BEGIN {
     print " |"
 }
 function read(name, line,    word, test, why) {
+    # That is a fault, and no way out of a container.
+    if (line ~ /: hung: /) { went[name, failed] = "hung"; return }
     if (line !~ /^(ok|FAILED|skipped|elsewhere) /) return
     word = line; sub(/ .*/, "", word)
     test = line; sub(/^[a-zA-Z]+ /, "", test); sub(/( \(|: ).*/, "", test)
     why = line; sub(/^[^:]*::[^:]*: /, "", why)
     went[name, test] = word
+    failed = test
     told[name, test] = why
 }
 FILENAME ~ /reasons$/ {
@@ -38,6 +41,8 @@ function cell(name, list,    n, test, i, how, ok, lost, notes, said) {
     for (i = 1; i <= n; i++) {
         how = went[name, test[i]]
         if (how == "ok") ok++
+        else if (how == "hung" && name !~ /^husk/) notes = note(notes, "it hangs in a race")
+        else if (how == "hung") lost++
         else if (how == "FAILED" && (name, test[i]) in reason) notes = note(notes, reason[name, test[i]])
         else if (how == "FAILED") lost++
         else if (how == "elsewhere" || name ~ /^husk/) notes = note(notes, "not tried here: " told[name, test[i]])
