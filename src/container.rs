@@ -315,15 +315,14 @@ impl Container {
                 Err(error)
             }
             Err(error) => Err(error),
-            Ok(()) => {
-                let pidfd = container.init()?;
-                let both = readiness.zip(container.pid());
-                Ok(both.map(|(readiness, pid)| Started {
+            Ok(()) => match readiness.zip(container.pid()) {
+                Some((readiness, pid)) => Ok(Some(Started {
                     readiness,
                     pid,
-                    pidfd,
-                }))
-            }
+                    pidfd: container.init()?,
+                })),
+                None => Ok(None),
+            },
         }
     }
 
