@@ -18,7 +18,7 @@ CONFORMANCE := build-suites compare count debian images native places prepare re
 BUNDLES := hello busybox limits overlay debian
 ENGINES := engines enclose image report checks podman podman-setup podman-run podman-exec podman-life \
 	podman-files podman-privileges podman-namespaces podman-build containerd docker
-SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/run \
+SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/engines bench/run \
 	$(addprefix integration/engines/,$(ENGINES)) \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure integration/security/security
@@ -56,10 +56,10 @@ conformance: built ## OCI's validation of runtimes: husk, runc and crun in the v
 conformance-runc: built ## runc's own integration tests, likewise; long, goes on where it stopped (root)
 	@integration/conformance/compare runc-suite $(HUSK)
 
-bench: built ## husk, crun, runc and youki in turns, and the bare system calls; ten minutes (root)
+bench: built ## husk, crun, runc and youki in turns, and the bare system calls; ten minutes (root; BENCH_OPTIONS)
 	@bench/run $(BENCH_OPTIONS) husk=$(HUSK) $(RUNTIMES)
 
-bench-check: built ## husk's system calls and times against bench/baseline.json (root)
+bench-check: built ## husk's system calls, instructions and times against bench/baseline.json (root)
 	@bench/run --check bench/baseline.json husk=$(HUSK)
 
 bench-baseline: built ## what it takes now becomes bench/baseline.json (root)

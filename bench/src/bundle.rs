@@ -15,8 +15,23 @@ pub enum Filter {
     Docker,
 }
 
+/// What a bundle has more of.
+#[derive(Clone, Copy, Default)]
+pub struct Extra {
+    /// Bind mounts.
+    pub mounts: usize,
+    /// Environment variables.
+    pub variables: usize,
+    /// Layers over the root filesystem, in husk's annotations.
+    pub layers: usize,
+}
+
 /// A bundle of this id. One id has one bundle: engines do it so, and the cgroup has the id's name.
-pub fn make(site: &Site, id: &str, program: &str, filter: Filter, mounts: usize) -> PathBuf {
+pub fn make(site: &Site, id: &str, program: &str, filter: Filter) -> PathBuf {
+    make_with(site, id, program, filter, Extra::default())
+}
+
+pub fn make_with(site: &Site, id: &str, program: &str, filter: Filter, extra: Extra) -> PathBuf {
     let dir = site.dir.join("bundles").join(id);
     if dir.is_dir() {
         let _ = fs::remove_dir_all(&dir);
@@ -25,7 +40,7 @@ pub fn make(site: &Site, id: &str, program: &str, filter: Filter, mounts: usize)
         .and_then(|()| site.link_rootfs(&dir))
         .and_then(|()| fs::write(dir.join("program"), program))
         .and_then(|()| {
-            let config = config(site, id, program, filter, mounts);
+            let config = config(site, id, program, filter, extra);
             fs::write(dir.join("config.json"), config.to_string())
         })
         .and_then(|()| match filter {
@@ -38,7 +53,7 @@ pub fn make(site: &Site, id: &str, program: &str, filter: Filter, mounts: usize)
     dir
 }
 
-fn config(site: &Site, id: &str, program: &str, filter: Filter, mounts: usize) -> Value {
+fn config(site: &Site, id: &str, program: &str, filter: Filter, extra: Extra) -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let mut config = json!({
         "ociVersion": "1.0.2",
@@ -86,17 +101,38 @@ fn config(site: &Site, id: &str, program: &str, filter: Filter, mounts: usize) -
         },
     });
     if let Some(list) = config["mounts"].as_array_mut() {
-        for index in 0..mounts {
+        for index in 0..extra.mounts {
             list.push(json!({
                 "destination": format!("/many/{index}"), "type": "bind",
                 "source": site.dir.join("source"), "options": ["bind", "ro"],
             }));
         }
     }
+    if let Some(list) = config["process"]["env"].as_array_mut() {
+        list.extend(
+            (0..extra.variables).map(|index| json!(format!("VARIABLE_{index}=value {index}"))),
+        );
+    }
+    if extra.layers > 0 {
+        let layers: Vec<String> = (0..extra.layers)
+            .map(|index| site.layer(index).display().to_string())
+            .collect();
+        config["annotations"] = json!({
+            "run.husk.overlay.lower": layers.join(":"),
+            "run.husk.overlay.upper": "tmpfs",
+        });
+    }
     if filter == Filter::Docker {
         config["linux"]["seccomp"] = docker();
     }
     config
+}
+
+/// How long Docker's config is, a value a line, as it is shown.
+pub fn docker_lines(site: &Site) -> usize {
+    let config = config(site, "lines", "/bin/true", Filter::Docker, Extra::default());
+    let text = serde_json::to_string_pretty(&config).unwrap_or_default();
+    text.lines().count()
 }
 
 /// The profile as dockerd hands it to a runtime on this machine.

@@ -1,4 +1,4 @@
-//! The guard: system calls and times of husk against those that are committed.
+//! The guard: system calls, instructions and times of husk against those that are committed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::results::Results;
 use crate::runtime::Runtime;
 use crate::site::Site;
-use crate::{Wish, counts, life};
+use crate::{Wish, counts, life, steps};
 
 /// More than this is a loss.
 const TOLERANCE: f64 = 1.15;
@@ -29,6 +29,7 @@ pub fn run(
         .iter()
         .map(|(command, calls)| (command.clone(), counts::total(calls)))
         .collect();
+    let instructions = steps::of(site, husk)?;
     if wish.baseline.is_some() {
         let ratios = ratios(wish, site, husk, results);
         // Two digits: more would only be noise.
@@ -36,7 +37,9 @@ pub fn run(
             .into_iter()
             .map(|(name, ratio)| (name, (ratio * 100.0).round() / 100.0))
             .collect();
-        let text = serde_json::to_string_pretty(&json!({"calls": calls, "ratios": ratios}));
+        let text = serde_json::to_string_pretty(&json!({
+            "calls": calls, "instructions": instructions, "ratios": ratios,
+        }));
         let text = text.map_err(|error| error.to_string())? + "\n";
         fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         return Ok(true);
@@ -44,13 +47,15 @@ pub fn run(
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let known: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     let mut held = true;
-    for (command, count) in &calls {
-        let Some(before) = known["calls"][command].as_u64() else {
-            continue;
-        };
-        let lost = *count as f64 > before as f64 * TOLERANCE;
-        held &= !lost;
-        println!("{:20} {before:6} -> {count:6} calls{}", command, word(lost));
+    for (what, counted) in [("calls", &calls), ("instructions", &instructions)] {
+        for (command, count) in counted {
+            let Some(before) = known[what][command].as_u64() else {
+                continue;
+            };
+            let lost = *count as f64 > before as f64 * TOLERANCE;
+            held &= !lost;
+            println!("{command:20} {before:8} -> {count:8} {what}{}", word(lost));
+        }
     }
     let mut open: Vec<&str> = RATIOS.to_vec();
     for go in 1..=GOES {

@@ -50,7 +50,7 @@ pub fn of(site: &Site, runtime: &Runtime) -> Result<Counts, String> {
     };
 
     let id = format!("calls-{}", runtime.name);
-    let bundle = bundle::make(site, &id, "/bin/true", Filter::None, 0);
+    let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
     let at = bundle.to_string_lossy().into_owned();
     let pid_file = bundle.join("pid").to_string_lossy().into_owned();
     let create = traced(
@@ -73,7 +73,7 @@ pub fn of(site: &Site, runtime: &Runtime) -> Result<Counts, String> {
     let run = traced("run", &["run", "--bundle", &at, &id])?;
     counts.insert("run".into(), ended(run, "run")?);
 
-    let bundle = bundle::make(site, &id, "/bin/pause", Filter::None, 0);
+    let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
     let (_, pid) = runtime.create(site, &bundle, &id)?;
     runtime.time(site, &["start", &id])?;
     let commands: [(&str, &[&str]); 3] = [

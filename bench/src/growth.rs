@@ -1,24 +1,41 @@
-//! What `run` takes with more mounts: in the bundle, and on the host.
+//! What `run` takes with more of everything: mounts in the bundle and on the host, variables, layers.
 
 use std::ffi::CString;
 use std::fs;
 
 use crate::Wish;
-use crate::bundle::{self, Filter};
+use crate::bundle::{self, Extra, Filter};
 use crate::life::{in_turns, milliseconds};
 use crate::results::Results;
+use crate::runtime::Runtime;
 use crate::site::Site;
 
 pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
     let (steps, rounds): (&[usize], usize) = if wish.quick {
-        (&[0, 250], 2)
+        (&[0, 250, 500], 2)
     } else {
-        (&[0, 250, 500, 1000], 8)
+        (&[0, 250, 500, 750, 1000], 8)
     };
+    let none = Extra::default();
+    // The floor reads no config.
     for &mounts in steps {
         let measure = format!("run with {mounts:04} mounts in the bundle");
-        // The floor reads no config.
-        one(site, results, &measure, rounds, mounts, false);
+        let extra = Extra { mounts, ..none };
+        one(site, results, &measure, rounds, extra, |who| {
+            !who.is_floor()
+        });
+    }
+    for &variables in &steps[..3] {
+        let measure = format!("run with {variables:04} variables");
+        let extra = Extra { variables, ..none };
+        one(site, results, &measure, rounds, extra, |who| {
+            !who.is_floor()
+        });
+    }
+    for layers in [1, 20, 40] {
+        let measure = format!("run with {layers:04} layers");
+        let extra = Extra { layers, ..none };
+        one(site, results, &measure, rounds, extra, |who| who.is_husk);
     }
     let mut made = 0;
     for &mounts in steps {
@@ -27,7 +44,7 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
             made += 1;
         }
         let measure = format!("run with {mounts:04} mounts on the host");
-        one(site, results, &measure, rounds, 0, true);
+        one(site, results, &measure, rounds, none, |_| true);
     }
     for index in 0..made {
         let target = CString::new(format!("{}/host/{index}", site.dir.display()));
@@ -43,15 +60,15 @@ fn one(
     results: &mut Results,
     measure: &str,
     rounds: usize,
-    mounts: usize,
-    floor: bool,
+    extra: Extra,
+    takes_part: fn(&Runtime) -> bool,
 ) {
     in_turns(results, measure, rounds, |runtime, round, results| {
-        if runtime.is_floor() && !floor {
+        if !takes_part(runtime) {
             return Ok(());
         }
         let id = format!("growth-{}", runtime.name);
-        let bundle = bundle::make(site, &id, "/bin/true", Filter::None, mounts);
+        let bundle = bundle::make_with(site, &id, "/bin/true", Filter::None, extra);
         let words = ["run", "--bundle", &bundle.to_string_lossy(), &id];
         let time = runtime.time(site, &words);
         let time = time.inspect_err(|_| runtime.forget(site, &id))?;

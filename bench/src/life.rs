@@ -39,7 +39,7 @@ pub fn cycles(wish: &Wish, site: &Site, results: &mut Results) {
         let measure = format!("{prefix}cycle");
         in_turns(results, &measure, wish.rounds, |runtime, round, results| {
             let id = format!("life-{}", runtime.name);
-            let bundle = bundle::make(site, &id, "/bin/true", filter, 0);
+            let bundle = bundle::make(site, &id, "/bin/true", filter);
             let once = || {
                 let (create, pid) = runtime.create(site, &bundle, &id)?;
                 let start = runtime.time(site, &["start", &id])?;
@@ -64,7 +64,7 @@ pub fn foreground(wish: &Wish, site: &Site, results: &mut Results) {
     for (measure, filter) in [("run", Filter::None), ("docker run", Filter::Docker)] {
         in_turns(results, measure, wish.rounds, |runtime, round, results| {
             let id = format!("run-{}", runtime.name);
-            let bundle = bundle::make(site, &id, "/bin/true", filter, 0);
+            let bundle = bundle::make(site, &id, "/bin/true", filter);
             let words = ["run", "--bundle", &bundle.to_string_lossy(), &id];
             let time = runtime.time(site, &words);
             let time = time.inspect_err(|_| runtime.forget(site, &id))?;
@@ -82,7 +82,7 @@ pub fn running(wish: &Wish, site: &Site, results: &mut Results) {
     let runtimes = results.runtimes.clone();
     for runtime in &runtimes {
         let id = format!("running-{}", runtime.name);
-        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None, 0);
+        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
         let started = runtime.create(site, &bundle, &id).and_then(|(_, pid)| {
             runtime.time(site, &["start", &id])?;
             Ok(pid)

@@ -1,24 +1,30 @@
 //! `make bench`: runtimes in turns on the same bundle, and the floor: a static program of the bare system
 //! calls (`bench/floor`). Everything happens enclosed, as the tests do.
 //!
-//!     bench [--quick] [--rounds N] [--only WORD] [--no-fifo] [--write DOCS] --floor FILE NAME=PATH...
-//!     bench --counts FILE... | --check BASELINE | --baseline BASELINE
+//!     bench [--quick] [--rounds N] [--only WORD] [--no-fifo] [--engines FILE] [--write DOCS] --floor FILE NAME=PATH...
+//!     bench --check BASELINE | --baseline BASELINE
 
 mod bundle;
 mod check;
 mod counts;
+mod engines;
+mod goals;
 mod growth;
 mod life;
 mod many;
 mod memory;
 mod page;
+mod pictures;
 mod plot;
 mod results;
 mod runtime;
 mod site;
+mod steps;
+mod traces;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use husk_integration::{enclosure, sys};
@@ -37,6 +43,8 @@ pub struct Wish {
     pub write: Option<PathBuf>,
     pub check: Option<PathBuf>,
     pub baseline: Option<PathBuf>,
+    /// What `bench/engines` has measured.
+    pub engines: Option<PathBuf>,
     pub floor: PathBuf,
     pub runtimes: Vec<Runtime>,
 }
@@ -50,6 +58,7 @@ fn wish() -> Result<Wish, String> {
         write: None,
         check: None,
         baseline: None,
+        engines: None,
         floor: PathBuf::new(),
         runtimes: Vec::new(),
     };
@@ -65,6 +74,7 @@ fn wish() -> Result<Wish, String> {
             "--only" => wish.only = Some(value()?),
             "--write" => wish.write = Some(value()?.into()),
             "--check" => wish.check = Some(value()?.into()),
+            "--engines" => wish.engines = Some(value()?.into()),
             "--baseline" => wish.baseline = Some(value()?.into()),
             "--floor" => wish.floor = value()?.into(),
             _ => {
@@ -95,7 +105,25 @@ fn wish() -> Result<Wish, String> {
     Ok(wish)
 }
 
+/// Becomes a runtime that insists on more locked memory than root may have here, and is told that it got
+/// it: for engines, which start it themselves.
+fn appease(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    let Some((program, words)) = words.split_first() else {
+        return "--appease PROGRAM WORD...".into();
+    };
+    if let Err(error) = sys::pretend_locked_memory() {
+        return error.to_string();
+    }
+    let error = Command::new(program).args(words).exec();
+    format!("{program}: {error}")
+}
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--appease") {
+        eprintln!("bench: {}", appease(std::env::args().skip(2)));
+        return ExitCode::FAILURE;
+    }
     let wish = match wish() {
         Ok(wish) => wish,
         Err(error) => {
@@ -140,7 +168,7 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
         return check::run(wish, &site, husk, path, &mut results);
     }
     type Measure = fn(&Wish, &Site, &mut Results);
-    let measures: [(&str, Measure); 8] = [
+    let measures: [(&str, Measure); 9] = [
         ("life", life::cycles),
         ("run", life::foreground),
         ("running", life::running),
@@ -149,6 +177,7 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
         ("throughput", many::throughput),
         ("density", many::density),
         ("growth", growth::measure),
+        ("traces", traces::measure),
     ];
     let wanted = |name: &str| wish.only.as_ref().is_none_or(|only| name.contains(only));
     for (name, measure) in measures {
@@ -161,8 +190,12 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
         eprintln!("{:6.1} s  counts", begun.elapsed().as_secs_f64());
         counts::measure(wish, &site, &mut results);
     }
+    if let Some(path) = &wish.engines {
+        engines::read(path, &mut results)?;
+    }
+    results.docker_lines = bundle::docker_lines(&site);
     results.seconds = begun.elapsed().as_secs_f64();
-    print!("{}", page::text(&results));
+    print!("{}", page::text(&results, false));
     if let Some(docs) = &wish.write {
         page::write(&results, docs).map_err(|error| format!("{}: {error}", docs.display()))?;
     }

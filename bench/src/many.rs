@@ -45,7 +45,7 @@ fn lives(
 ) -> Result<f64, String> {
     let name = |index: usize| format!("many-{}-{index}", runtime.name);
     let bundles: Vec<_> = (0..count)
-        .map(|index| bundle::make(site, &name(index), "/bin/true", filter, 0))
+        .map(|index| bundle::make(site, &name(index), "/bin/true", filter))
         .collect();
     let next = AtomicUsize::new(0);
     let worker = || -> Result<(), String> {
@@ -116,7 +116,7 @@ fn fill(
     let mut of_step = 0.0;
     for index in 0..count {
         let id = format!("dense-{}-{index}", runtime.name);
-        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None, 0);
+        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
         let before = Instant::now();
         let (_, pid) = runtime.create(site, &bundle, &id)?;
         pids.push((index, pid));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::Wish;
 use crate::bundle::{self, Filter};
@@ -16,7 +17,7 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
         let rounds = if wish.quick { 2 } else { 10 };
         in_turns(results, &measure, rounds, |runtime, round, results| {
             let id = format!("memory-{}", runtime.name);
-            let bundle = bundle::make(site, &id, "/bin/true", filter, 0);
+            let bundle = bundle::make(site, &id, "/bin/true", filter);
             let pid_file = bundle.join("pid");
             let words = [
                 "create",
@@ -39,7 +40,9 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
             }
             let pid = fs::read_to_string(&pid_file).unwrap_or_default();
             let pid = pid.trim().parse().map_err(|_| "no pid")?;
-            let resident = resident(pid);
+            // As one that waits, not one that has just come.
+            std::thread::sleep(Duration::from_millis(250));
+            let (resident, private) = (resident(pid), private(pid));
             runtime.time(site, &["start", &id])?;
             wait_for(pid);
             runtime.time(site, &["delete", &id])?;
@@ -47,6 +50,7 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
                 let peak = last.parse().map_err(|_| format!("memory: {text}"))?;
                 results.add(&format!("{prefix}create KiB"), runtime, peak);
                 results.add(&format!("{prefix}waiting KiB"), runtime, resident);
+                results.add(&format!("{prefix}private KiB"), runtime, private);
             }
             Ok(())
         });
@@ -61,6 +65,14 @@ fn resident(pid: i32) -> f64 {
     number.and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }
 
+/// What of that is this process's alone, in KiB: the rest is the file's pages, which are there once.
+fn private(pid: i32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with("Anonymous:"));
+    let numbers = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+    numbers.sum()
+}
+
 /// Nanoseconds of a call that every filter allows, and of one whose argument Docker's profile looks at.
 pub fn cost(wish: &Wish, site: &Site, results: &mut Results) {
     for (prefix, filter) in [("", Filter::None), ("docker ", Filter::Docker)] {
@@ -68,7 +80,7 @@ pub fn cost(wish: &Wish, site: &Site, results: &mut Results) {
         let rounds = if wish.quick { 1 } else { 5 };
         in_turns(results, &measure, rounds, |runtime, round, results| {
             let id = format!("cost-{}", runtime.name);
-            let bundle = bundle::make(site, &id, "/bin/cost", filter, 0);
+            let bundle = bundle::make(site, &id, "/bin/cost", filter);
             let words = ["run", "--bundle", &bundle.to_string_lossy(), &id];
             let output = runtime.command(site, &[], &words).output();
             let output = output.map_err(|error| error.to_string())?;

@@ -7,10 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::counts;
-use crate::plot;
+use crate::goals;
+use crate::pictures;
 use crate::results::Results;
-
-type Plot = (&'static str, String);
 
 /// What was measured: the name on the page, the measure.
 const LIFE: [(&str, &str); 15] = [
@@ -30,11 +29,16 @@ const LIFE: [(&str, &str); 15] = [
     ("`state`, of many", "state, many"),
     ("`exec`, of many", "exec, many"),
 ];
-const MEMORY: [(&str, &str); 5] = [
+const MEMORY: [(&str, &str); 7] = [
     ("`create`, peak", "create KiB"),
     ("the process that waits", "waiting KiB"),
+    ("of that its own, not the file's pages", "private KiB"),
     ("with Docker's profile: `create`, peak", "docker create KiB"),
     ("the process that waits", "docker waiting KiB"),
+    (
+        "of that its own, not the file's pages",
+        "docker private KiB",
+    ),
     ("the kernel's, for each container that runs", "kernel KiB"),
 ];
 const MANY: [(&str, &str); 4] = [
@@ -50,7 +54,7 @@ const COST: [(&str, &str); 4] = [
     ("`personality`, Docker's profile", "docker checked call ns"),
 ];
 /// The title, and the measure's name before and after the number.
-const GROWTH: [(&str, &str, &str); 3] = [
+const GROWTH: [(&str, &str, &str); 5] = [
     (
         "`create` and `start` of one more, ms, with so many running:",
         "start with ",
@@ -62,14 +66,29 @@ const GROWTH: [(&str, &str, &str); 3] = [
         " mounts in the bundle",
     ),
     (
+        "`run`, ms, with so many environment variables:",
+        "run with ",
+        " variables",
+    ),
+    (
+        "`run`, ms, with so many layers over the root file system (husk's annotations):",
+        "run with ",
+        " layers",
+    ),
+    (
         "`run`, ms, with so many mounts on the host:",
         "run with ",
         " mounts on the host",
     ),
 ];
+const ENGINES: [(&str, &str); 3] = [
+    ("`docker run --rm`", "engine docker"),
+    ("`ctr run --rm`", "engine ctr"),
+    ("`podman run --rm`", "engine podman"),
+];
 const COMMANDS: [&str; 7] = ["create", "start", "delete", "run", "exec", "state", "kill"];
 
-fn names(results: &Results) -> Vec<String> {
+pub fn names(results: &Results) -> Vec<String> {
     let names = results.runtimes.iter();
     names.map(|runtime| runtime.name.clone()).collect()
 }
@@ -136,7 +155,7 @@ fn calls(page: &mut String, results: &Results) {
 }
 
 /// One row a step: what was measured with so many.
-fn series(results: &Results, before: &str, after: &str) -> Vec<(f64, String)> {
+pub fn series(results: &Results, before: &str, after: &str) -> Vec<(f64, String)> {
     let steps = results.measures.keys().filter_map(|measure| {
         let middle = measure.strip_prefix(before)?.strip_suffix(after)?;
         Some((middle.parse().ok()?, measure.clone()))
@@ -152,15 +171,105 @@ fn steps(page: &mut String, results: &Results, title: &str, before: &str, after:
     }
     let _ = writeln!(page, "{title}\n");
     head(page, &names);
-    for (count, measure) in series {
-        let cells: Vec<String> = names
+    let row = |page: &mut String, label: &str, cell: &dyn Fn(&String) -> Option<String>| {
+        let cells = names.iter().map(|name| cell(name).unwrap_or("–".into()));
+        let _ = writeln!(
+            page,
+            "| {label} | {} |",
+            cells.collect::<Vec<_>>().join(" | ")
+        );
+    };
+    for (count, measure) in &series {
+        row(page, &count.to_string(), &|name| {
+            Some(format!("{:.2}", results.median(measure, name)?))
+        });
+    }
+    // Where it grows as the number does, both are the same.
+    let middle = series.len() / 2;
+    let halves = [("first", 0, middle), ("second", middle, series.len() - 1)];
+    for (half, from, to) in halves.into_iter().filter(|(_, from, to)| from < to) {
+        let ((few, less), (many, more)) = (&series[from], &series[to]);
+        row(page, &format!("each of the {half} half, µs"), &|name| {
+            let grown = results.median(more, name)? - results.median(less, name)?;
+            Some(format!("{:.1}", grown * 1000.0 / (many - few)))
+        });
+    }
+    page.push('\n');
+}
+
+/// What is aimed at, and whether it is reached.
+fn goals(page: &mut String, results: &Results) {
+    let Some(husk) = results.runtimes.iter().find(|runtime| runtime.is_husk) else {
+        return;
+    };
+    let goals = goals::of(results, &husk.name);
+    if goals.iter().all(|goal| goal.measured.is_none()) {
+        return;
+    }
+    let _ = writeln!(page, "## What {} is held to\n", husk.name);
+    page.push_str("| | goal | measured | |\n| --- | --: | --: | --- |\n");
+    for goal in &goals {
+        let (Some(measured), Some(met)) = (goal.measured, goal.is_met()) else {
+            continue;
+        };
+        let _ = writeln!(
+            page,
+            "| {} | {} {}{} | {measured:.2} | {} |",
+            goal.what,
+            if goal.least { "≥" } else { "≤" },
+            goal.limit,
+            goal.unit,
+            if met { "met" } else { "**not met**" },
+        );
+    }
+    page.push('\n');
+}
+
+/// Where the time goes that is not the floor's.
+fn traces(page: &mut String, results: &Results) {
+    if results.traces.is_empty() {
+        return;
+    }
+    page.push_str(
+        "## Where husk's time goes\n\nWhat `husk --trace` says of its steps, medians in microseconds: when a step \
+         begins, counted from the first one, and what it takes, in all where it comes more than once. Steps of \
+         different processes overlap; a step may be a part of the one before it. What is not in it is the start of \
+         husk, twice: before the first step, and before that from where it is not protected yet.\n\n",
+    );
+    for trace in &results.traces {
+        let _ = writeln!(page, "`{}`:\n", trace.command);
+        page.push_str("| begins | takes | process | step |\n| --: | --: | --- | --- |\n");
+        for step in &trace.steps {
+            let _ = writeln!(
+                page,
+                "| {:.0} | {:.0} | {} | {} |",
+                step.begins, step.takes, step.process, step.name
+            );
+        }
+        page.push('\n');
+    }
+}
+
+/// The calls that each command makes most.
+fn calls_by_name(page: &mut String, results: &Results) {
+    let Some(husk) = results.runtimes.iter().find(|runtime| runtime.is_husk) else {
+        return;
+    };
+    let Some(counts) = results.counts.get(&husk.name) else {
+        return;
+    };
+    let _ = writeln!(page, "{}'s, by their names:\n", husk.name);
+    for command in COMMANDS {
+        let Some(calls) = counts.get(command) else {
+            continue;
+        };
+        let mut calls: Vec<_> = calls.iter().collect();
+        calls.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), (*name).clone()));
+        let words: Vec<String> = calls
             .iter()
-            .map(|name| match results.median(&measure, name) {
-                Some(median) => format!("{median:.2}"),
-                None => "–".into(),
-            })
+            .map(|(name, count)| format!("{name} {count}"))
             .collect();
-        let _ = writeln!(page, "| {count} | {} |", cells.join(" | "));
+        let _ = writeln!(page, "- `{command}`: {}", words.join(", "));
     }
     page.push('\n');
 }
@@ -182,9 +291,14 @@ fn processor() -> String {
     format!("{name}, {count} of them")
 }
 
-/// All tables.
-pub fn text(results: &Results) -> String {
+/// All tables, and what the text says of the plots where they are.
+pub fn text(results: &Results, plotted: bool) -> String {
     let mut page = String::from("# Speed and memory\n\n");
+    let plots = |page: &mut String, names: &[&str]| {
+        for name in names.iter().filter(|_| plotted) {
+            let _ = writeln!(page, "![{name}](performance/{name}.svg)\n");
+        }
+    };
     let versions: Vec<String> = results
         .runtimes
         .iter()
@@ -231,14 +345,32 @@ pub fn text(results: &Results) -> String {
             table(page, results, rows, digits);
         }
     };
+    goals(&mut page, results);
     titled(&mut page, "## The life of a container\n\n", &LIFE, 2);
+    plots(&mut page, &["life", "exec"]);
     titled(&mut page, "## Memory\n\nKiB, resident.\n\n", &MEMORY, 0);
+    plots(&mut page, &["memory"]);
     let title =
         "## Many containers\n\n200 lives, 32 at a time; 1000 that run beside each other.\n\n";
     titled(&mut page, title, &MANY, 1);
+    plots(&mut page, &["throughput", "density"]);
+    if results
+        .measures
+        .keys()
+        .any(|name| name.starts_with("run with "))
+    {
+        let _ = writeln!(
+            page,
+            "## What grows\n\nThe config with Docker's profile, as above, has {} lines with a value on each.\n",
+            results.docker_lines
+        );
+    }
     for (title, before, after) in GROWTH {
         steps(&mut page, results, title, before, after);
     }
+    plots(&mut page, &["bundle-mounts", "host-mounts"]);
+    let title = "## Under engines\n\nOf a trivial program, without a network, milliseconds: most of it is the engine's.\n\n";
+    titled(&mut page, title, &ENGINES, 2);
     titled(
         &mut page,
         "## Inside\n\nNanoseconds of one call.\n\n",
@@ -246,96 +378,19 @@ pub fn text(results: &Results) -> String {
         0,
     );
     calls(&mut page, results);
+    calls_by_name(&mut page, results);
+    traces(&mut page, results);
     page
-}
-
-fn group(results: &Results, rows: &[(&str, &str)]) -> Vec<(String, Vec<Option<f64>>)> {
-    let names = names(results);
-    let values = |measure: &str| {
-        let values = names.iter().map(|name| results.median(measure, name));
-        values.collect()
-    };
-    rows.iter()
-        .map(|(label, measure)| ((*label).to_owned(), values(measure)))
-        .collect()
-}
-
-fn growing(results: &Results, before: &str, after: &str) -> Vec<(String, Vec<(f64, f64)>)> {
-    let series = series(results, before, after);
-    let line = |name: &String| {
-        let points = series
-            .iter()
-            .filter_map(|(x, measure)| Some((*x, results.median(measure, name)?)));
-        (name.clone(), points.collect::<Vec<_>>())
-    };
-    let lines = names(results);
-    let lines = lines.iter().map(line);
-    lines.filter(|(_, points)| !points.is_empty()).collect()
-}
-
-fn plots(results: &Results) -> Vec<Plot> {
-    let names = names(results);
-    let life = [
-        ("a life", "cycle"),
-        ("run", "run"),
-        ("exec", "exec"),
-        ("life, profile", "docker cycle"),
-        ("run, profile", "docker run"),
-    ];
-    let memory = [("create", "create KiB"), ("waiting", "waiting KiB")];
-    let rate = [
-        ("no filter", "lives/s"),
-        ("Docker's profile", "docker lives/s"),
-    ];
-    let bars =
-        |title: &str, rows: &[(&str, &str)]| plot::bars(title, &names, &group(results, rows));
-    let lines = |title: &str, across: &str, before: &str, after: &str| {
-        plot::lines(title, across, &growing(results, before, after))
-    };
-    vec![
-        ("life", bars("The life of a container, ms", &life)),
-        ("memory", bars("Resident memory, KiB", &memory)),
-        ("throughput", bars("Lives a second, 32 at a time", &rate)),
-        (
-            "density",
-            lines(
-                "create and start of one more, ms",
-                "containers that run",
-                "start with ",
-                " running",
-            ),
-        ),
-        (
-            "bundle-mounts",
-            lines(
-                "run, ms",
-                "bind mounts in the bundle",
-                "run with ",
-                " mounts in the bundle",
-            ),
-        ),
-        (
-            "host-mounts",
-            lines(
-                "run, ms",
-                "mounts on the host",
-                "run with ",
-                " mounts on the host",
-            ),
-        ),
-    ]
 }
 
 /// `performance.md`, and its plots below `performance/`.
 pub fn write(results: &Results, docs: &Path) -> io::Result<()> {
     let dir = docs.join("performance");
     fs::create_dir_all(&dir)?;
-    let mut page = text(results);
-    page.push_str("## Plots\n\n");
-    for (name, svg) in plots(results) {
+    for (name, svg) in pictures::all(results) {
         fs::write(dir.join(format!("{name}.svg")), svg)?;
-        let _ = writeln!(page, "![{name}](performance/{name}.svg)\n");
     }
+    let page = text(results, true);
     fs::write(
         docs.join("performance.md"),
         page.trim_end().to_owned() + "\n",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::runtime::Runtime;
+use crate::traces::Trace;
 
 /// Samples of one measure: by the runtime's name.
 pub type Samples = BTreeMap<String, Vec<f64>>;
@@ -15,6 +16,10 @@ pub struct Results {
     pub measures: BTreeMap<String, Samples>,
     /// Calls by runtime, command, and the call's name.
     pub counts: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
+    /// Steps of husk's.
+    pub traces: Vec<Trace>,
+    /// How long the config with Docker's profile is.
+    pub docker_lines: usize,
     failed: Vec<String>,
 }
 
@@ -26,6 +31,8 @@ impl Results {
             seconds: 0.0,
             measures: BTreeMap::new(),
             counts: BTreeMap::new(),
+            traces: Vec::new(),
+            docker_lines: 0,
             failed: Vec::new(),
         }
     }

@@ -15,6 +15,8 @@ pub struct Runtime {
     pub path: PathBuf,
     /// What it says about itself.
     pub version: String,
+    /// It has what only husk has.
+    pub is_husk: bool,
     /// It insists on more locked memory than this machine's root may have, and is told that it got that.
     pub appeased: bool,
 }
@@ -45,6 +47,7 @@ impl Runtime {
         Ok(Runtime {
             name: name.into(),
             version: version.into(),
+            is_husk: text.starts_with("husk"),
             path,
             appeased: false,
         })
@@ -86,7 +89,7 @@ impl Runtime {
     /// Finds out by a first container whether it has to be appeased.
     pub fn try_out(&mut self, site: &Site) {
         let id = format!("first-{}", self.name);
-        let bundle = bundle::make(site, &id, "/bin/true", Filter::None, 0);
+        let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
         let words = ["run", "--bundle", &bundle.to_string_lossy(), &id];
         let Err(error) = self.time(site, &words) else {
             return;

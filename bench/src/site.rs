@@ -14,6 +14,8 @@ pub struct Site {
 
 /// How many mounts a bundle has at most.
 pub const MOUNTS: usize = 1000;
+/// And how many layers.
+pub const LAYERS: usize = 40;
 
 impl Site {
     pub fn new(dir: &Path, floor: &Path) -> io::Result<Self> {
@@ -27,6 +29,11 @@ impl Site {
         for index in 0..MOUNTS {
             fs::create_dir(rootfs.join(format!("many/{index}")))?;
         }
+        for index in 0..LAYERS {
+            let layer = dir.join(format!("layers/{index}"));
+            fs::create_dir_all(&layer)?;
+            fs::write(layer.join(format!("of-{index}")), "")?;
+        }
         fs::create_dir(dir.join("source"))?;
         let rss = dir.join("rss");
         fs::copy(floor, &rss)?;
@@ -35,6 +42,10 @@ impl Site {
             rootfs,
             rss,
         })
+    }
+
+    pub fn layer(&self, index: usize) -> PathBuf {
+        self.dir.join(format!("layers/{index}"))
     }
 
     /// `rootfs` in a bundle's directory.
