@@ -310,7 +310,11 @@ pub fn text(results: &Results, plotted: bool) -> String {
         "Written by `make bench` on {}: {}. Linux {}, {}, {} s in all.\n",
         first_line("date", &["-u", "+%Y-%m-%d"]),
         versions.join(", "),
-        first_line("uname", &["-r"]),
+        // What a distribution adds to its number says little.
+        first_line("uname", &["-r"])
+            .split('-')
+            .next()
+            .unwrap_or_default(),
         processor(),
         results.seconds as u64,
     );
