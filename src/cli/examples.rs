@@ -1,6 +1,6 @@
 //! What stands below the options in a command's help and in its man page.
 
-/// Lines of a command and what it does; empty for commands that explain themselves.
+/// Lines of a command and what it does.
 pub fn of(command: &str) -> &'static str {
     match command {
         "run" => {
@@ -16,6 +16,40 @@ Examples:
 Examples:
   husk create -b /tmp/box box  then: husk start box
   husk --log log.json --log-format json create --bundle /tmp/box --pid-file pid box"
+        }
+        "start" => {
+            "\
+Examples:
+  husk start box                         after: husk create -b /tmp/box box
+  husk --trace trace.json start box      with what each step takes"
+        }
+        "state" => {
+            "\
+Examples:
+  husk state box
+  husk state box | jq -r .status         creating, created, running, paused or stopped"
+        }
+        "pause" => {
+            "\
+Examples:
+  husk pause box                         until: husk resume box"
+        }
+        "resume" => {
+            "\
+Examples:
+  husk resume box                        after: husk pause box"
+        }
+        "checkpoint" => {
+            "\
+Examples:
+  husk checkpoint --image-path /srv/box box
+  husk checkpoint --image-path /srv/box --leave-running box"
+        }
+        "restore" => {
+            "\
+Examples:
+  husk restore --image-path /srv/box -b /tmp/box box
+  husk restore --image-path /srv/box -b /tmp/box --detach --pid-file pid box"
         }
         "exec" => {
             "\

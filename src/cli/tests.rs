@@ -393,7 +393,13 @@ mod refused;
 fn examples_in_the_help_are_understood() {
     let mut count = 0;
     for command in commands::ALL {
-        for example in examples::of(command.name).lines().skip(1) {
+        let lines = examples::of(command.name);
+        assert!(
+            lines.starts_with("Examples:\n"),
+            "{} has none",
+            command.name
+        );
+        for example in lines.lines().skip(1) {
             let line = example.trim();
             let line = line.split("  ").next().unwrap_or(line);
             let line = line.split(['|', '<', '&']).next().unwrap_or(line);

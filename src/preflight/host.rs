@@ -409,7 +409,7 @@ fn execution(profile: &LinuxSeccomp, findings: &mut Vec<Finding>) {
             "execve is denied ({}): no program can be started",
             verdict.action
         );
-        let hint = "allow execve: the filter is there before the program is";
+        let hint = "allow execve in linux.seccomp: the filter is there before the program is";
         findings.push(Finding::error(pointer, message).hint(hint));
     }
 }
