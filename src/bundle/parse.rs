@@ -261,9 +261,12 @@ fn number_missing(i: usize, type_name: &str, key: &str, missing: bool, findings:
 /// as `\u0000`, so a document without a backslash is done.
 fn refuse_nul(raw: &[u8], kind: fn() -> Kind, findings: &mut Findings) {
     if mentions_nul(raw)
-        && let Some(value) = syntax::read(raw, findings)
+        && let Some(mut value) = syntax::read(raw, findings)
     {
-        nul_below_known(&kind(), &value, findings);
+        let kind = kind();
+        // As on the slow way, without what is as good as absent.
+        schema::walk(&kind, &mut value, Report::Values, &mut Findings::default());
+        nul_below_known(&kind, &value, findings);
     }
 }
 

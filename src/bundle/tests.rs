@@ -2,6 +2,7 @@
 
 mod coverage;
 mod documents;
+mod fuzzed;
 mod repairs;
 mod rules;
 mod specification;

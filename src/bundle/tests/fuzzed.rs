@@ -1,0 +1,43 @@
+//! What the fuzzer found: documents that `create` and `check` judged differently.
+
+use super::*;
+use crate::bundle::{Bundle, check};
+
+/// Whether both let it pass.
+#[track_caller]
+fn agreed(raw: &[u8]) -> bool {
+    let checked = check(raw)
+        .iter()
+        .all(|finding| finding.severity != Severity::Error);
+    let created = Bundle::parse("/b".as_ref(), raw.to_vec())
+        .and_then(|bundle| bundle.unknown_properties().map(drop));
+    assert_eq!(created.is_ok(), checked, "{created:?}");
+    checked
+}
+
+/// A null is as good as absent, and so is its key.
+#[test]
+fn a_null_below_a_key_with_a_nul_is_nothing() {
+    assert!(agreed(&patched(
+        r#"{"mounts": [{"destination": "/a", "type": "tmpfs", "\u0000": null}]}"#
+    )));
+    let text = String::from_utf8(patched(r#"{"annotations": {"a": "b"}}"#)).unwrap();
+    assert!(agreed(
+        text.replace(r#""a":"b""#, r#""\u0000":null"#).as_bytes()
+    ));
+    assert!(!agreed(
+        text.replace(r#""a":"b""#, r#""\u0000":"""#).as_bytes()
+    ));
+}
+
+/// Found by the tests of bad input: two keys of one name where nobody looks were a warning at `create`.
+#[test]
+fn unknown_properties_are_json_that_all_readers_read_alike() {
+    let text = String::from_utf8(patched(r#"{"unknown": {"a": 1}}"#)).unwrap();
+    assert!(agreed(text.as_bytes()));
+    assert!(!agreed(
+        text.replace(r#""a":1"#, r#""a":1,"a":2"#).as_bytes()
+    ));
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
+    assert!(!agreed(text.replace(r#"{"a":1}"#, &deep).as_bytes()));
+}
