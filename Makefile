@@ -28,7 +28,7 @@ SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/engines benc
 build: ## the static release binary, build/husk (the default)
 	@. .ci/toolchain; \
 	echo "building $(HUSK), static, for $$TARGET"; \
-	cargo build --release --target "$$TARGET" --bin husk; \
+	RUSTFLAGS=$$REPRODUCIBLE cargo build --release --locked --target "$$TARGET" --bin husk; \
 	made=$$CARGO_TARGET_DIR/$$TARGET/release/husk; \
 	! readelf -l "$$made" | grep -q INTERP || { echo "$$made isn't static" >&2; exit 1; }; \
 	cmp -s "$$made" $(HUSK) || as_owner install -D -m 755 "$$made" $(HUSK)
@@ -64,6 +64,26 @@ bench-check: built ## husk's system calls, instructions and times against bench/
 
 bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 	@bench/run --baseline bench/baseline.json husk=$(HUSK)
+
+.PHONY: fuzz deny sbom reproducible
+SCRIPTS += .ci/deny .ci/reproducible fuzz/run
+
+fuzz: ## a minute of fuzzing for each of seven targets; FUZZ="-s 3600 config" for other (nightly Rust)
+	@fuzz/run $(FUZZ)
+
+deny: ## licences, doubles, sources and advisories of what husk is built from (by cargo-deny)
+	@.ci/deny
+
+reproducible: ## builds twice, in two directories with two cargo homes: the same bytes
+	@.ci/reproducible
+
+sbom: ## build/husk.cdx.json: what the binary is made of (CycloneDX)
+	@. .ci/toolchain; \
+	mkdir -p build; \
+	cargo metadata --locked --format-version 1 --filter-platform "$$TARGET" | \
+		cargo run --quiet --locked --target "$$TARGET" --example sbom -- cyclonedx >build/husk.cdx.json.new; \
+	mv build/husk.cdx.json.new build/husk.cdx.json; \
+	echo build/husk.cdx.json
 
 errors: built ## docs/errors.md again: how husk, runc and crun explain broken bundles (root)
 	@integration/diagnosis/measure $(HUSK) >docs/errors.md.new
@@ -136,17 +156,18 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_husk"
 	rm -f "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/husk.fish"
 
-tarball: built pages ## build/husk-VERSION-ARCH.tar.gz: the static binary, its pages and its licence
+tarball: built pages sbom ## build/husk-VERSION-ARCH.tar.gz: the static binary, its pages and its licence
 	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1); \
 	name=husk-$$version-$$(uname -m); \
 	rm -rf "build/$$name"; \
 	$(MAKE) install DESTDIR="build/$$name" PREFIX= >/dev/null; \
+	install -m 644 build/husk.cdx.json "build/$$name/share/doc/husk/"; \
 	tar -C build --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$$(git log -1 --format=%ct)" \
 		-czf "build/$$name.tar.gz" "$$name"; \
 	rm -rf "build/$$name"; \
 	echo "build/$$name.tar.gz"
 
-deb: built pages ## build/husk_VERSION_ARCH.deb, which depends on nothing (by cargo-deb)
+deb: built pages sbom ## build/husk_VERSION_ARCH.deb, which depends on nothing (by cargo-deb)
 	@. .ci/toolchain; \
 	cargo deb --version >/dev/null 2>&1 || cargo install --quiet cargo-deb; \
 	mkdir -p build/deb && cp $(HUSK) build/deb/husk && gzip -9nkf build/share/man1/*.1; \

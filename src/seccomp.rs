@@ -9,7 +9,7 @@ mod arch;
 mod condition;
 pub mod engine;
 mod explain;
-mod interpreter;
+pub mod interpreter;
 pub mod observed;
 mod plan;
 mod program;
@@ -50,6 +50,24 @@ pub fn nearest_call(name: &str) -> Option<&'static str> {
 /// Whether any table has the name.
 pub fn is_call(name: &str) -> bool {
     table::Syscall::named(name).is_some()
+}
+
+/// The name's number on an ABI, as `seccomp_data.nr` has it there.
+#[cfg(fuzzing)]
+pub fn number(name: &str, arch: Arch) -> Option<u32> {
+    const X32_BIT: u32 = 0x4000_0000;
+    let number = table::Syscall::named(name)?.on(arch)?.number();
+    Some(if arch == Arch::X32 {
+        number | X32_BIT
+    } else {
+        number
+    })
+}
+
+/// All names that the tables have.
+#[cfg(fuzzing)]
+pub fn names() -> impl Iterator<Item = &'static str> {
+    table::names()
 }
 
 /// A compiled profile, ready to be installed.

@@ -5,6 +5,8 @@
 //! request is granted if all are. What no rule speaks of is denied. A rule that denies reading
 //! therefore also stops `O_RDWR`.
 
+#[cfg(any(test, fuzzing))]
+pub mod interpreter;
 mod program;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
@@ -20,7 +22,7 @@ const ALL: u8 = MKNOD | READ | WRITE;
 
 /// As `BPF_DEVCG_DEV_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub enum Kind {
     Block = 1,
     Char = 2,
 }
@@ -97,7 +99,7 @@ const DEFAULTS: [Rule; 12] = [
 ];
 
 /// A rule takes five instructions at most, and a jump reaches 32,767.
-const MOST: usize = 6_000;
+pub const MOST: usize = 6_000;
 
 /// The program for a list of rules with [`DEFAULTS`] behind it; `None` if everything is allowed.
 ///

@@ -127,6 +127,27 @@ impl Record {
     pub fn format() -> u32 {
         FORMAT
     }
+
+    /// What stands in a file, which `path` names in errors.
+    ///
+    /// # Errors
+    /// `EBADMSG` for one that can't be understood.
+    pub fn parse(text: &[u8], path: &Path) -> Result<Record> {
+        let bad = |reason: String| {
+            Error::new("read record")
+                .on(path.display())
+                .because(reason)
+                .errno(Errno::EBADMSG)
+        };
+        let record: Record = serde_json::from_slice(text).map_err(|error| {
+            bad(error.to_string()).hint("husk delete --force removes what can be found of it")
+        })?;
+        match record.format {
+            FORMAT => Ok(record),
+            other => Err(bad(format!("format {other} is not known to this husk"))
+                .hint("it was written by another version of husk: use that one")),
+        }
+    }
 }
 
 /// The open directory of one container.
@@ -397,20 +418,7 @@ pub fn glance(root: BorrowedFd, id: &str) -> Option<Record> {
 
 fn parse(file: OwnedFd, path: &Path) -> Result<Record> {
     let text = sys::fd::read_regular(file.as_fd()).step("read", path.display())?;
-    let bad = |reason: String| {
-        Error::new("read record")
-            .on(path.display())
-            .because(reason)
-            .errno(Errno::EBADMSG)
-    };
-    let record: Record = serde_json::from_slice(&text).map_err(|error| {
-        bad(error.to_string()).hint("husk delete --force removes what can be found of it")
-    })?;
-    match record.format {
-        FORMAT => Ok(record),
-        other => Err(bad(format!("format {other} is not known to this husk"))
-            .hint("it was written by another version of husk: use that one")),
-    }
+    Record::parse(&text, path)
 }
 
 /// What `make` makes has the mode that it asks for: for everybody, without one.

@@ -83,3 +83,36 @@ pub fn run(program: &[sock_filter], call: &Call) -> Outcome {
         }
     }
 }
+
+/// What the kernel asks of a program before it takes it (bpf_check_classic, seccomp_check_filter), as far
+/// as husk writes such instructions: every jump lands inside, loads are words of `seccomp_data`, and the
+/// last instruction returns.
+pub fn assert_loadable(program: &[sock_filter]) {
+    const BPF_MAXINSNS: usize = 4096;
+    assert!(
+        program.len() <= BPF_MAXINSNS,
+        "{} instructions",
+        program.len()
+    );
+    for (at, instruction) in program.iter().enumerate() {
+        let furthest = match instruction.code {
+            0x05 => Some(instruction.k as usize),
+            code if code & 7 == 5 => Some(usize::from(instruction.jt.max(instruction.jf))),
+            _ => None,
+        };
+        assert!(
+            furthest.is_none_or(|skipped| at + 1 + skipped < program.len()),
+            "a jump from {at}"
+        );
+        let is_load = instruction.code == 0x20;
+        assert!(
+            !is_load || instruction.k.is_multiple_of(4) && instruction.k < 64,
+            "a load at {at}"
+        );
+    }
+    assert_eq!(
+        program.last().map(|last| last.code),
+        Some(0x06),
+        "no return at the end"
+    );
+}

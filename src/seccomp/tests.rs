@@ -4,7 +4,7 @@ mod verdicts;
 
 use serde_json::{Value, json};
 
-use super::interpreter::{Call, Outcome, run};
+use super::interpreter::{Call, Outcome, assert_loadable, run};
 use super::table::{Slot, Syscall};
 use super::*;
 
@@ -31,20 +31,6 @@ fn compiled(profile: &LinuxSeccomp, native: Arch) -> Filter {
     let filter = compile_for(profile, native).unwrap();
     assert_loadable(filter.program());
     filter
-}
-
-/// What the kernel asks of a program before it runs it (bpf_check_classic): all jumps
-/// stay inside, the last instruction returns.
-fn assert_loadable(program: &[sock_filter]) {
-    for (at, instruction) in program.iter().enumerate() {
-        let furthest = match instruction.code {
-            0x05 => instruction.k as usize,
-            code if code & 7 == 5 => usize::from(instruction.jt.max(instruction.jf)),
-            _ => 0,
-        };
-        assert!(at + furthest + 1 < program.len() + usize::from(furthest == 0));
-    }
-    assert_eq!(program.last().unwrap().code, 0x06);
 }
 
 fn call(arch: Arch, name: &str, args: [u64; 6]) -> Call {

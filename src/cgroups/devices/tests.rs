@@ -1,14 +1,5 @@
+use super::interpreter::{Request, run, unreachable};
 use super::*;
-use crate::sys::bpf::Instruction;
-
-/// A device and the accesses asked for.
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    kind: Kind,
-    major: u32,
-    minor: u32,
-    access: u8,
-}
 
 /// The rules as the specification words them, one access at a time.
 fn decide(rules: &[Rule], request: Request) -> bool {
@@ -28,79 +19,6 @@ fn decide(rules: &[Rule], request: Request) -> bool {
             }
             allowed
         })
-}
-
-/// Runs a program as the kernel would: the instructions that husk emits, nothing else.
-fn run(program: &[Instruction], request: Request) -> bool {
-    let context = [
-        u32::from(request.access) << 16 | request.kind as u32,
-        request.major,
-        request.minor,
-    ];
-    let mut registers = [0u64; 11];
-    let mut at = 0;
-    for _ in 0..100_000 {
-        let instruction = program[at];
-        let immediate = i64::from(instruction.immediate) as u64;
-        let source = usize::from(instruction.registers >> 4);
-        let target = usize::from(instruction.registers & 15);
-        let value = registers[target];
-        at += 1;
-        let jump = match instruction.code {
-            0x61 => {
-                assert_eq!(source, 1, "only the context is read");
-                registers[target] = context[instruction.offset as usize / 4].into();
-                false
-            }
-            0xb7 => {
-                registers[target] = immediate;
-                false
-            }
-            0xbf => {
-                registers[target] = registers[source];
-                false
-            }
-            0x57 => {
-                registers[target] = value & immediate;
-                false
-            }
-            0x77 => {
-                registers[target] = value >> immediate;
-                false
-            }
-            0x05 => true,
-            0x15 => value == immediate,
-            0x45 => value & immediate != 0,
-            0x16 => value as u32 == immediate as u32,
-            0x56 => value as u32 != immediate as u32,
-            0x95 => return registers[0] == 1,
-            other => panic!("unknown instruction {other:#x}"),
-        };
-        if jump {
-            assert!(instruction.offset >= 0, "no loops");
-            at += instruction.offset as usize;
-        }
-    }
-    panic!("no end");
-}
-
-/// The verifier's first check: an instruction that no path reaches is refused.
-fn assert_all_reachable(program: &[Instruction]) {
-    let mut reached = vec![false; program.len()];
-    let mut pending = vec![0];
-    while let Some(at) = pending.pop() {
-        if std::mem::replace(&mut reached[at], true) {
-            continue;
-        }
-        let target = (at + 1).wrapping_add_signed(program[at].offset.into());
-        match program[at].code {
-            0x95 => {}
-            0x05 => pending.push(target),
-            0x15 | 0x45 | 0x16 | 0x56 => pending.extend([at + 1, target]),
-            _ => pending.push(at + 1),
-        }
-    }
-    assert!(reached.iter().all(|reached| *reached), "{program:?}");
 }
 
 /// xorshift64*: the same cases in every run.
@@ -170,7 +88,7 @@ fn programs_decide_as_the_rules_do() {
         if unconditional {
             without_program += 1;
         } else if !list.is_empty() {
-            assert_all_reachable(program.instructions());
+            assert_eq!(unreachable(program.instructions()), None);
         }
         for request in &requests {
             let expected = decide(&rules, *request);
@@ -347,7 +265,7 @@ fn the_longest_list_still_fits_and_a_longer_one_is_refused() {
             .collect()
     };
     let program = compile(&list(MOST as i64), "/d").unwrap().unwrap();
-    assert_all_reachable(program.instructions());
+    assert_eq!(unreachable(program.instructions()), None);
     for (minor, granted) in [(0, true), (1, false)] {
         let request = Request {
             kind: BLOCK,
