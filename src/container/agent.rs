@@ -2,14 +2,11 @@
 //! runtime-spec's config-linux.md, "The Container Process State".
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, sockopt};
-use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -47,23 +44,6 @@ impl Agent {
         })
     }
 
-    /// With a limit to how long the agent may take to accept, and to read: the program waits for him.
-    fn connect(&self) -> nix::Result<UnixStream> {
-        let socket = nix::sys::socket::socket(
-            AddressFamily::Unix,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )?;
-        let limit = TimeVal::new(PATIENCE.as_secs() as i64, 0);
-        setsockopt(&socket, sockopt::SendTimeout, &limit)?;
-        connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?).map_err(|errno| match errno {
-            Errno::EAGAIN => Errno::ETIMEDOUT,
-            errno => errno,
-        })?;
-        Ok(socket.into())
-    }
-
     /// Sends the listener of the process `pid`, of a container in that state.
     pub fn deliver(&self, listener: BorrowedFd, pid: Option<Pid>, state: &Value) -> Result<()> {
         let mut told = json!({
@@ -83,8 +63,9 @@ impl Agent {
                     .errno(errno)
             }
         };
-        let mut stream = self
-            .connect()
+        // The program waits for him.
+        let mut stream = socket::connect_within(&self.path, PATIENCE)
+            .map(UnixStream::from)
             .or_fail(fail("failed to connect with seccomp agent"))
             .map_err(|error| {
                 error.hint("the agent must listen there before the container starts")

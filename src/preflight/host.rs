@@ -379,8 +379,8 @@ fn filter(bundle: &Bundle, findings: &mut Vec<Finding>) {
     }
     if notifies && let Some(path) = profile.listener_path() {
         let path = bundle.dir.join(path);
-        if let Err(error) = std::os::unix::net::UnixStream::connect(&path) {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let patience = std::time::Duration::from_secs(1);
+        if let Err(errno) = crate::sys::socket::connect_within(&path, patience) {
             let message = with_phrase(format!("seccomp agent at {}", path.display()), errno);
             let hint = "start the agent that answers SCMP_ACT_NOTIFY before the container";
             findings.push(Finding::error("/linux/seccomp/listenerPath", message).hint(hint));

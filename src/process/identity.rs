@@ -27,6 +27,8 @@ pub struct Identity {
     uid: Uid,
     gid: Gid,
     groups: Vec<Gid>,
+    /// In a user namespace that may have no say in groups, user_namespaces(7).
+    confined: bool,
     umask: Option<Mode>,
     sets: Sets,
     /// Resource, soft and hard limit, index in config.json.
@@ -50,7 +52,7 @@ fn nr_open() -> u64 {
 impl Identity {
     /// # Errors
     /// For a resource limit that Linux doesn't have.
-    pub fn plan(process: &oci::Process) -> Result<Identity> {
+    pub fn plan(process: &oci::Process, linux: Option<&oci::Linux>) -> Result<Identity> {
         let user = process.user();
         let groups = user.additional_gids().iter().flatten();
         let limits = process
@@ -60,7 +62,11 @@ impl Identity {
             .enumerate()
             .map(|(index, limit)| (resource(limit.typ()), limit.soft(), limit.hard(), index))
             .collect();
+        let listed = linux.and_then(|linux| linux.namespaces().as_ref());
+        let is_user = |one: &oci::LinuxNamespace| one.typ() == oci::LinuxNamespaceType::User;
+        let own = listed.is_some_and(|listed| listed.iter().any(is_user));
         Ok(Identity {
+            confined: own || crate::namespaces::nested(),
             uid: Uid::from_raw(user.uid()),
             gid: Gid::from_raw(user.gid()),
             groups: groups.map(|&gid| Gid::from_raw(gid)).collect(),
@@ -114,8 +120,7 @@ impl Identity {
             _ => error,
         };
         match sys::process::set_groups(&self.groups) {
-            // An ordinary user's namespace has no say in groups, user_namespaces(7).
-            Err(Errno::EPERM) if self.groups.is_empty() => {}
+            Err(Errno::EPERM) if self.groups.is_empty() && self.confined => {}
             done => done.or_fail(|errno| {
                 let error = Error::new("set groups")
                     .at("/process/user/additionalGids")

@@ -76,7 +76,7 @@ impl Program {
             arguments: process.args().clone().unwrap_or_default(),
             environment,
             directory: process.cwd().clone(),
-            identity: Identity::plan(process)?,
+            identity: Identity::plan(process, linux)?,
             schedule: Schedule::plan(process, linux),
             affinity: Affinity::Reset,
             surroundings: Surroundings::plan(linux)?,

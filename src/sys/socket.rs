@@ -2,10 +2,36 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::Result;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect, recvmsg, sendmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+/// A stream to who listens at `path`. How long he may take to accept, and to read what is sent later, is
+/// limited.
+///
+/// # Errors
+/// `ETIMEDOUT`.
+pub fn connect_within(path: &Path, time: Duration) -> Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let limit = TimeVal::new(time.as_secs() as _, 0);
+    setsockopt(&socket, sockopt::SendTimeout, &limit)?;
+    match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::EAGAIN) => Err(Errno::ETIMEDOUT),
+        done => done.map(|()| socket),
+    }
+}
 
 /// Sends one message; `EPIPE` when the other side is gone, never a signal. Of a stream's bytes maybe
 /// only so many as are returned.

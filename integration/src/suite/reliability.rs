@@ -23,6 +23,7 @@ tests! {
     a_signal_ends_run_while_a_hook_hangs.needs(HUSK),
     a_timed_out_hook_takes_along_what_left_its_session.needs(HUSK),
     an_agent_that_never_accepts_is_an_error.needs(HUSK),
+    groups_that_cannot_be_dropped_are_an_error.needs(HUSK),
     a_full_disk_is_an_error_and_leaves_nothing.needs(HUSK),
     a_read_only_root_directory_is_an_error.needs(HUSK),
     without_proc_nothing_is_made_and_nobody_declared_dead.needs(HUSK),
@@ -140,6 +141,22 @@ fn an_agent_that_never_accepts_is_an_error(lab: &Lab) {
     container.wait();
     container.delete();
     drop(waiting);
+}
+
+/// Without CAP_SETGID the caller's groups would stay the program's.
+fn groups_that_cannot_be_dropped_are_an_error(lab: &Lab) {
+    let through = [
+        "setpriv",
+        "--groups",
+        "4242",
+        "--inh-caps",
+        "-setgid",
+        "--bounding-set",
+        "-setgid",
+    ];
+    let bundle = lab.bundle().payload("facts");
+    let output = lab.run_with(&bundle, &[]).through(&through).run();
+    output.refused().says("set groups");
 }
 
 fn small_tmpfs(lab: &Lab, flags: MsFlags) -> std::path::PathBuf {
