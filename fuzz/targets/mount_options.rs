@@ -97,7 +97,12 @@ fuzz_target!(|text: &str| {
             assert!(change.is_empty(), "{words:?}");
         }
     }
-    if let Some(word) = options.meaningless() {
-        assert!(options.bind.is_some() && words.contains(&word));
+    let owned: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    let mistake = options.mistake(&owned);
+    if let Some((at, message, _)) = &mistake {
+        assert!(*at < words.len() && !message.is_empty());
     }
+    // A bind mount takes nothing that is for a filesystem.
+    let for_nobody = options.bind.is_some() && !options.data.is_empty();
+    assert!(!for_nobody || mistake.is_some(), "{words:?}");
 });

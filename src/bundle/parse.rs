@@ -41,10 +41,10 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
         _ => {
             let mut value = syntax::read(raw, findings)?;
             let kind = schema::process();
-            schema::walk(&kind, &mut value, Report::Values, findings);
             if mentions_nul(raw) {
                 nul_below_known(&kind, &value, findings);
             }
+            schema::walk(&kind, &mut value, Report::Values, findings);
             repair::process(&mut value);
             typed(&value, findings)
         }
@@ -69,14 +69,15 @@ pub fn unknown(raw: &[u8], findings: &mut Findings) {
 fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Spec, Extra)> {
     let mut value = syntax::read(raw, findings)?;
     let kind: Kind = schema::config();
+    // First: the walk leaves out items of lists, and later ones would be told in their place.
+    if mentions_nul(raw) {
+        nul_below_known(&kind, &value, findings);
+    }
     schema::walk(&kind, &mut value, report, findings);
     for platform in repair::OTHER_PLATFORMS {
         if let Some(map) = value.as_object_mut() {
             map.remove(*platform);
         }
-    }
-    if mentions_nul(raw) {
-        nul_below_known(&kind, &value, findings);
     }
     let extra = Extra {
         pids_limit: value
@@ -261,12 +262,9 @@ fn number_missing(i: usize, type_name: &str, key: &str, missing: bool, findings:
 /// as `\u0000`, so a document without a backslash is done.
 fn refuse_nul(raw: &[u8], kind: fn() -> Kind, findings: &mut Findings) {
     if mentions_nul(raw)
-        && let Some(mut value) = syntax::read(raw, findings)
+        && let Some(value) = syntax::read(raw, findings)
     {
-        let kind = kind();
-        // As on the slow way, without what is as good as absent.
-        schema::walk(&kind, &mut value, Report::Values, &mut Findings::default());
-        nul_below_known(&kind, &value, findings);
+        nul_below_known(&kind(), &value, findings);
     }
 }
 
@@ -274,12 +272,13 @@ fn mentions_nul(raw: &[u8]) -> bool {
     raw.contains(&b'\\') && raw.windows(6).any(|w| w == b"\\u0000")
 }
 
-/// Unknown properties are ignored, whatever they hold.
+/// Unknown properties and other platforms' are ignored, whatever they hold.
 fn nul_below_known(kind: &Kind, value: &Value, findings: &mut Findings) {
     match (kind, value) {
         (Kind::Object(fields), Value::Object(map)) => {
             for (key, value) in map {
-                if fields.iter().any(|f| f.name == key) {
+                let known = |f: &schema::Field| f.name == key && !matches!(f.kind, Kind::Foreign);
+                if fields.iter().any(known) {
                     nul(value, &syntax::child("", key), findings);
                 }
             }
@@ -300,7 +299,8 @@ fn nul(value: &Value, pointer: &str, findings: &mut Findings) {
             }
         }
         Value::Object(map) => {
-            for (key, value) in map {
+            // A null is as good as absent.
+            for (key, value) in map.iter().filter(|(_, value)| !value.is_null()) {
                 let pointer = syntax::child(pointer, key);
                 if key.contains('\0') {
                     let message = format!("the key {} contains a NUL character", quote(key));

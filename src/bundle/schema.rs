@@ -46,7 +46,7 @@ pub struct Range {
 
 pub struct Field {
     pub name: &'static str,
-    kind: Kind,
+    pub kind: Kind,
     need: Need,
 }
 

@@ -41,3 +41,14 @@ fn unknown_properties_are_json_that_all_readers_read_alike() {
     let deep = format!("{}1{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
     assert!(!agreed(text.replace(r#"{"a":1}"#, &deep).as_bytes()));
 }
+
+/// What is left out before it must not shift the pointer.
+#[test]
+fn a_nul_behind_an_unknown_capability_is_told_in_its_place() {
+    let raw = patched(r#"{"process": {"capabilities": {"effective": ["CAP_NO", ["a\u0000"]]}}}"#);
+    let found = check(&raw);
+    let nul = found.iter().find(|finding| finding.message.contains("NUL"));
+    let pointer = nul.map(|finding| finding.pointer.as_str());
+    assert_eq!(pointer, Some("/process/capabilities/effective/1/0"));
+    assert!(!agreed(&raw));
+}
