@@ -465,9 +465,11 @@ fn an_oom_score_below_the_callers_is_only_a_warning(lab: &Lab) {
 
 fn a_hard_limit_above_the_callers_is_an_error(lab: &Lab) {
     let lab = user(lab);
-    let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 1 << 29, "hard": 1 << 29 }]);
+    let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 2000, "hard": 2000 }]);
     let refusal = lab
-        .run(&lab.bundle().set("/process/rlimits", limit))
+        .run_with(&lab.bundle().set("/process/rlimits", limit), &[])
+        .through(&["prlimit", "--nofile=1000:1000"])
+        .run()
         .refused();
     if lab.is_husk() {
         refusal
