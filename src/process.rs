@@ -125,10 +125,13 @@ fn spawn_through<T>(
             let _ = theirs.report(&report);
             sys::exit(0)
         }
-        Clone::Parent { pid: between, .. } => {
+        Clone::Parent {
+            pid: between,
+            pidfd,
+        } => {
             drop(theirs);
             drop(task);
-            let made = trace::step("wait for the go-between", || wait_forked(channel));
+            let made = trace::step("wait for the go-between", || wait_forked(channel, &pidfd));
             let _ = waitpid(between, None);
             made
         }
@@ -136,8 +139,9 @@ fn spawn_through<T>(
 }
 
 /// The process waits for husk before it says anything, so its maker's report comes first.
-fn wait_forked(channel: Channel) -> Result<Process> {
-    match channel.next_report()? {
+/// The process that it made has the channel, too, and waits: its own end must not be waited for in vain.
+fn wait_forked(channel: Channel, between: &OwnedFd) -> Result<Process> {
+    match channel.next_report_of(Some(between.as_fd()))? {
         Some(Report::Forked(pid, pidfd)) => {
             channel.go()?;
             Ok(Process {
