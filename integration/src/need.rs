@@ -1,6 +1,7 @@
 //! What a test needs of the machine it runs on.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::cgroup;
 
@@ -14,6 +15,8 @@ pub enum Need {
     SysResource,
     /// This program is on PATH.
     Program(&'static str),
+    /// CRIU, and a kernel that its version knows.
+    Criu,
     /// A swap area, or at least the kernel's accounting of swap.
     SwapAccounting,
     /// AppArmor is on, and profiles can be loaded.
@@ -47,6 +50,14 @@ impl Need {
             Need::Program(name) => find_program(name)
                 .is_none()
                 .then(|| Here(format!("{name} is not installed"))),
+            Need::Criu => {
+                if let missing @ Some(_) = Need::Program("criu").missing(runtime) {
+                    return missing;
+                }
+                let checked = Command::new("criu").arg("check").output();
+                (!checked.is_ok_and(|output| output.status.success()))
+                    .then(|| Here("criu check fails: this version doesn't know the kernel".into()))
+            }
             Need::SwapAccounting => {
                 if let missing @ Some(_) = Need::Controller("memory").missing(runtime) {
                     return missing;

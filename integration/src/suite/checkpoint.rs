@@ -14,12 +14,8 @@ use crate::output::End;
 use crate::receiver::Receiver;
 
 /// It closes a network for the time being by the other one.
-const CRIU: &[Need] = &[Need::Program("criu"), Need::Program("iptables-restore")];
-const HUSK: &[Need] = &[
-    Need::Husk,
-    Need::Program("criu"),
-    Need::Program("iptables-restore"),
-];
+const CRIU: &[Need] = &[Need::Criu, Need::Program("iptables-restore")];
+const HUSK: &[Need] = &[Need::Husk, Need::Criu, Need::Program("iptables-restore")];
 
 tests! {
     a_container_goes_on_where_it_was.needs(CRIU),
