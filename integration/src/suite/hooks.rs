@@ -509,8 +509,11 @@ fn a_hook_in_time_is_left_alone(lab: &Lab) {
 }
 
 fn a_timed_out_hook_takes_its_children_along(lab: &Lab) {
-    let bundle = with_timeout(lab, "createRuntime", 1, &["forks", "2", "--", "pause"]);
-    lab.run(&bundle).code(1);
+    // The second one leaves the hook's session.
+    let script = "sleep 40 & setsid sleep 40 & sleep 0.3; sleep 30";
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1 }]);
+    let hooks = json!({ "createRuntime": hook });
+    lab.run(&lab.bundle().set("/hooks", hooks)).code(1);
     // `finish` looks for living children.
 }
 
