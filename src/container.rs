@@ -347,17 +347,17 @@ impl Container {
         })?;
         // The end of the connection is execution or death; of a process that is there the kernel knows
         // which.
-        let remains = match self.record.init {
-            Some(init) => init.look_at_remains()?,
-            None => None,
+        let stillborn = match self.record.init {
+            Some(init) => init.is_stillborn()?,
+            None => false,
         };
-        match remains {
-            Some(stat) if stat.is_unborn() => Err(Error::new("start container")
+        match stillborn {
+            true => Err(Error::new("start container")
                 .on(self.id())
                 .at("/linux")
                 .because("its process ended before the program was executed")
                 .hint("killed? compare linux.resources.memory.limit and linux.seccomp")),
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -9,6 +10,9 @@ use nix::unistd::Pid;
 use super::record::Init;
 use crate::error::{Error, Result, Step};
 use crate::sys;
+
+/// How long an execution may take to come to an end.
+const EXECUTION: Duration = Duration::from_secs(5);
 
 impl Init {
     /// The process that has this number now.
@@ -51,6 +55,25 @@ impl Init {
         let stat = stat_of(Pid::from_raw(self.pid))?;
         Ok(stat.filter(|stat| stat.start_time == self.start_time))
     }
+
+    /// Of a process whose end of the start's connection was closed, by execution or by its end: whether it
+    /// has ended without a program, and who collects it hasn't come yet.
+    ///
+    /// Execution closes (do_close_on_exec) just before it takes away what `is_unborn` goes by. To end the
+    /// start in between would let a `state` that comes after it say "created". A throttled cgroup can make
+    /// it long.
+    pub(super) fn is_stillborn(self) -> Result<bool> {
+        let began = Instant::now();
+        loop {
+            match self.look_at_remains()? {
+                Some(stat) if stat.is_unborn() && stat.is_ending() => return Ok(true),
+                Some(stat) if stat.is_unborn() && began.elapsed() < EXECUTION => {
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                _ => return Ok(false),
+            }
+        }
+    }
 }
 
 /// Fields 3, 9 and 22 of proc_pid_stat(5).
@@ -69,6 +92,12 @@ impl Stat {
     pub fn is_unborn(&self) -> bool {
         // PF_FORKNOEXEC of include/linux/sched.h.
         self.flags & 0x40 != 0
+    }
+
+    /// Whether it has ended, or is about to: its files are closed by then.
+    fn is_ending(&self) -> bool {
+        // PF_EXITING of include/linux/sched.h.
+        self.has_ended() || self.flags & 0x4 != 0
     }
 }
 

@@ -30,6 +30,7 @@ tests! {
     cpu_burst_is_applied.needs(CPU),
     cpu_idle_is_applied.needs(CPU),
     cpu_quota_holds.needs(CPU).seconds(60),
+    a_start_that_is_throttled_ends_when_the_program_runs.needs(CPU).seconds(120),
     cpuset_is_applied_and_seen_by_the_process.needs(CPUSET),
     cpuset_of_a_missing_cpu_is_refused.needs(CPUSET),
     pids_limit_is_applied_and_holds.needs(PIDS),
@@ -244,6 +245,16 @@ fn cpu_quota_holds(lab: &Lab) {
     let share = answers[0]["share"].as_f64().unwrap();
     // An emulated processor's clock ticks late; without the limit it is 1.
     assert!(share < 0.5, "{share} of a CPU instead of 0.1");
+}
+
+/// Execution closes the start's connection before the process is told from one that waits.
+fn a_start_that_is_throttled_ends_when_the_program_runs(lab: &Lab) {
+    let cpu = json!({ "quota": 2_000, "period": 100_000 });
+    for _ in 0..10 {
+        let container = lab.start(&with_resources(lab, "cpu", cpu.clone()).payload("pause"));
+        assert_eq!(container.state()["status"], "running");
+        container.force_delete();
+    }
 }
 
 fn cpuset_is_applied_and_seen_by_the_process(lab: &Lab) {
