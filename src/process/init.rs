@@ -84,6 +84,9 @@ pub struct Gate {
 /// How often a created container looks whether its record is still there, in milliseconds.
 const LOOK: u16 = 5000;
 
+/// Who isn't started by then may wait for long, and needs no more of husk's code than that.
+const SETTLED: u16 = 100;
+
 impl Gate {
     /// Whether the record has the socket still.
     fn is_named(&self) -> bool {
@@ -342,13 +345,18 @@ impl Waiting {
     fn wait_for_start(&self) -> Option<OwnedFd> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&deadly(), flags).ok()?;
+        let mut patience = SETTLED;
         loop {
             let mut fds = [
                 PollFd::new(self.gate.door.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, LOOK) {
+            match poll(&mut fds, patience) {
                 Ok(0) if !self.gate.is_named() => return None,
+                Ok(0) if patience == SETTLED => {
+                    sys::process::forget_code();
+                    patience = LOOK;
+                }
                 Ok(_) => {}
                 Err(Errno::EINTR | Errno::EAGAIN) => continue,
                 Err(_) => return None,

@@ -70,6 +70,26 @@ pub fn before_exec(
     unsafe { command.pre_exec(move || last().map_err(Into::into)) };
 }
 
+/// Lets go of the pages of this program's code: they come back from its file when they are executed.
+pub fn forget_code() {
+    const PAGE: usize = 4096;
+    unsafe extern "C" {
+        // The linker's: where the file begins in memory, and where the code ends. All between is only read.
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let begin = (&raw const __executable_start as usize).next_multiple_of(PAGE);
+    let end = (&raw const etext as usize) / PAGE * PAGE;
+    // SAFETY: these pages are as in the file, which they are read from again.
+    unsafe {
+        libc::madvise(
+            begin as *mut libc::c_void,
+            end.saturating_sub(begin),
+            libc::MADV_DONTNEED,
+        )
+    };
+}
+
 /// Ends the calling process at once: no destructors, no atexit handlers.
 pub fn exit(status: u8) -> ! {
     // SAFETY: doesn't return, touches no memory.
