@@ -1,5 +1,7 @@
 use std::process::Command;
 
+use nix::errno::Errno;
+
 use super::list::Format;
 use super::{Global, print};
 use crate::container::{self, Status};
@@ -40,7 +42,13 @@ fn table(arguments: &[String], pids: &[i32]) -> Result<String> {
         [] => command.arg("-ef"),
         given => command.args(given),
     };
-    let output = command.output().step("run", "ps")?;
+    let output = command.output().or_fail(|errno| {
+        let error = Error::new("run").on("ps").errno(errno);
+        match errno {
+            Errno::ENOENT => error.hint("install ps (Debian: procps), or ask with --format json"),
+            _ => error,
+        }
+    })?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         return Err(Error::new("run").on("ps").because(words.trim().to_owned()));

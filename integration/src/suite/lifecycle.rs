@@ -40,6 +40,7 @@ tests! {
     kill_knows_names_and_numbers,
     kill_sends_term_by_default,
     kill_of_a_stopped_container_says_container_not_running,
+    without_ps_that_is_said.needs(&[Need::Husk]),
     kill_all_of_a_stopped_container_succeeds,
     kill_zero_only_asks.needs(&[Need::Husk]),
     kill_reaches_a_created_container,
@@ -353,6 +354,18 @@ fn kill_of_a_stopped_container_reaches_what_it_left(lab: &Lab) {
         1
     );
     container.delete();
+}
+
+fn without_ps_that_is_said(lab: &Lab) {
+    let container = lab.start(&lab.bundle().payload("pause"));
+    let ps = |options| container.command("ps", options).env("PATH", "/nowhere");
+    let refusal = ps(&[]).run().refused();
+    refusal.says("run ps: no such file").hints("procps");
+    assert_eq!(
+        ps(&["--format", "json"]).run().ok().stdout,
+        format!("[{}]\n", container.pid())
+    );
+    container.end();
 }
 
 fn start_of_a_running_container_is_refused_and_has_no_effect(lab: &Lab) {
