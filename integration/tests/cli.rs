@@ -71,8 +71,8 @@ fn an_error_is_one_line_and_a_hint_on_stderr() {
          hint: `husk exec --help` lists its options\n",
     );
     refused(
-        &husk(&["update", "--memory", "1m", "c"]),
-        "husk: command update is not available in this version\n",
+        &husk(&["--root", "/nowhere", "update", "--memory", "1m", "c"]),
+        "husk: container c: container does not exist\n",
     );
 }
 
