@@ -13,6 +13,7 @@ use nix::sys::statfs::statfs;
 use oci_spec::runtime::{Linux, Process};
 
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::sys::file::openat2;
 
 /// SELINUX_MAGIC of linux/magic.h.
@@ -165,9 +166,15 @@ fn no_label(label: &str, errno: Errno) -> Error {
 /// `linux.mountLabel`, where it means something. The specification's own validation gives one to every
 /// host.
 pub fn mount_label(linux: Option<&Linux>) -> Option<String> {
-    linux
-        .and_then(|linux| linux.mount_label().clone())
-        .filter(|label| !label.is_empty() && Modules::of_the_host().selinux)
+    let label = linux.and_then(|linux| linux.mount_label().clone());
+    let label = label.filter(|label| !label.is_empty())?;
+    if Modules::of_the_host().selinux {
+        return Some(label);
+    }
+    log::warning(format_args!(
+        "config.json /linux/mountLabel: {label:?} is left out: SELinux is not enabled on this host"
+    ));
+    None
 }
 
 fn open(own: BorrowedFd, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {

@@ -217,10 +217,7 @@ impl Plan {
     /// caller's mount namespace.
     pub fn open_sources(&mut self) -> Result<()> {
         let mut donors = std::mem::take(&mut self.donors);
-        let stat = nix::sys::stat::stat(&self.path).or_fail(|errno| match errno {
-            Errno::ENOENT => self.no_root(errno).hint("create it, or correct root.path"),
-            _ => self.no_root(errno),
-        })?;
+        let stat = nix::sys::stat::stat(&self.path).or_fail(|errno| self.no_root(errno))?;
         if !handle::is_kind(&stat, SFlag::S_IFDIR) {
             return Err(self.no_root(Errno::ENOTDIR));
         }

@@ -36,6 +36,38 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     nearest(word, known).map(|candidate| format!("did you mean {candidate}?"))
 }
 
+/// What other programs call a value.
+pub fn also_called(name: &str) -> Option<&'static str> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.trim_start_matches("SCMP_ARCH_");
+    Some(match bare {
+        "AMD64" | "X64" | "X86-64" => "SCMP_ARCH_X86_64",
+        "I386" | "I486" | "I586" | "I686" | "386" | "IA32" => "SCMP_ARCH_X86",
+        "ARM64" | "ARMV8" => "SCMP_ARCH_AARCH64",
+        "ARMHF" | "ARMV7" | "ARMV7L" | "ARMEL" => "SCMP_ARCH_ARM",
+        "PPC64EL" => "SCMP_ARCH_PPC64LE",
+        _ => return None,
+    })
+}
+
+/// What other programs call a property.
+pub fn aliases(name: &str) -> &'static [&'static str] {
+    match name {
+        "destination" => &[
+            "target",
+            "dst",
+            "mountpoint",
+            "containerPath",
+            "container_path",
+        ],
+        "containerID" => &["container", "containerId", "inside"],
+        "hostID" => &["host", "hostId", "outside"],
+        "names" => &["name", "syscall", "syscalls"],
+        "path" => &["file", "filename", "source"],
+        _ => &[],
+    }
+}
+
 /// Optimal string alignment: insertions, deletions, substitutions and swapped neighbours.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len() > LONGEST || b.len() > LONGEST {

@@ -1,6 +1,8 @@
 //! Bytes to types: a fast way for the usual document, a slow one that repairs and explains.
 
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxSchedulerFlag, Process, Spec};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxSchedulerFlag, Process, Spec,
+};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -19,7 +21,11 @@ pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
         return None;
     }
     match serde_json::from_slice::<Spec>(raw) {
-        Ok(spec) if !misspelt(spec.process().as_ref()) && !arrays_for_objects(raw) => {
+        Ok(spec)
+            if !misspelt(spec.process().as_ref())
+                && !arrays_for_objects(raw)
+                && !half_mapped(raw, &spec) =>
+        {
             let extra = extra(raw, &spec, findings);
             refuse_nul(raw, schema::config, findings);
             Some((spec, extra))
@@ -165,13 +171,68 @@ fn outside_strings(raw: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-#[derive(Deserialize)]
-struct Presence {
-    linux: Option<PresenceLinux>,
+/// Whether an id mapping lacks a number, which `oci_spec` reads as 0: the host's root might be meant, or
+/// nobody. The slow way refuses it.
+fn half_mapped(raw: &[u8], spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let of_mounts = spec.mounts().iter().flatten();
+    let lists = of_mounts
+        .flat_map(|mount| [mount.uid_mappings(), mount.gid_mappings()])
+        .chain(
+            linux
+                .into_iter()
+                .flat_map(|l| [l.uid_mappings(), l.gid_mappings()]),
+        );
+    let is_zero = |entry: &LinuxIdMapping| {
+        entry.container_id() == 0 || entry.host_id() == 0 || entry.size() == 0
+    };
+    if !lists.flatten().flatten().any(is_zero) {
+        return false;
+    }
+    let Ok(read) = serde_json::from_slice::<Presence>(raw) else {
+        return true;
+    };
+    let of_linux = read.linux.into_iter();
+    let mut entries = of_linux
+        .flat_map(|linux| [linux.uid_mappings, linux.gid_mappings])
+        .chain(
+            read.mounts
+                .into_iter()
+                .flatten()
+                .flat_map(|mount| [mount.uid_mappings, mount.gid_mappings]),
+        )
+        .flatten()
+        .flatten();
+    entries.any(|entry| [entry.container_id, entry.host_id, entry.size].contains(&None))
 }
 
 #[derive(Deserialize)]
+struct Presence {
+    linux: Option<PresenceLinux>,
+    mounts: Option<Vec<PresenceMount>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PresenceMount {
+    uid_mappings: Option<Vec<PresenceMapping>>,
+    gid_mappings: Option<Vec<PresenceMapping>>,
+}
+
+#[derive(Deserialize)]
+struct PresenceMapping {
+    #[serde(rename = "containerID")]
+    container_id: Option<u32>,
+    #[serde(rename = "hostID")]
+    host_id: Option<u32>,
+    size: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PresenceLinux {
+    uid_mappings: Option<Vec<PresenceMapping>>,
+    gid_mappings: Option<Vec<PresenceMapping>>,
     devices: Option<Vec<PresenceDevice>>,
     resources: Option<PresenceResources>,
 }
@@ -208,7 +269,10 @@ fn extra(raw: &[u8], spec: &Spec, findings: &mut Findings) -> Extra {
     if limit != Some(0) && !devices.iter().any(unnumbered) {
         return Extra { pids_limit: limit };
     }
-    let Ok(Presence { linux: Some(read) }) = serde_json::from_slice(raw) else {
+    let Ok(Presence {
+        linux: Some(read), ..
+    }) = serde_json::from_slice(raw)
+    else {
         return Extra { pids_limit: limit };
     };
     for (i, (device, read)) in devices

@@ -5,6 +5,7 @@ mod table;
 
 use serde_json::{Map, Value};
 
+use super::nearest::{aliases, also_called};
 use super::{Finding, Findings, did_you_mean, nearest};
 use crate::error::pointer_key;
 
@@ -130,7 +131,10 @@ impl Walk<'_> {
                 Value::String(name),
             ) => {
                 if !known.split(' ').any(|k| k == name) {
-                    let hint = did_you_mean(name, known.split(' '))
+                    let hint = also_called(name)
+                        .filter(|known_as| known.split(' ').any(|k| k == *known_as))
+                        .map(|known_as| format!("did you mean {known_as}?"))
+                        .or_else(|| did_you_mean(name, known.split(' ')))
                         .unwrap_or_else(|| format!("known are {}", known.replace(' ', ", ")));
                     self.error(format!("invalid {what} {}", quote(name)), Some(hint));
                 }
@@ -171,8 +175,37 @@ impl Walk<'_> {
             (Kind::Object(fields), Value::Object(map)) => self.object(fields, map),
             (kind, value) => {
                 let message = format!("expected {}, got {}", kind.words(), describe(value));
-                self.error(message, kind.remedy(value));
+                let hint = self
+                    .list_of_texts(kind, value)
+                    .or_else(|| kind.remedy(value));
+                self.error(message, hint);
             }
+        }
+    }
+
+    /// What to write for arguments in one string, and for an environment as an object.
+    fn list_of_texts(&self, kind: &Kind, value: &Value) -> Option<String> {
+        let Kind::List(item) = kind else { return None };
+        if !matches!(**item, Kind::Text) {
+            return None;
+        }
+        let name = self.pointer.rsplit('/').next().unwrap_or_default();
+        let entry = |(key, value): (&String, &Value)| match value.as_str() {
+            Some(text) => format!("{key}={text}"),
+            None => format!("{key}={value}"),
+        };
+        match (name, value) {
+            ("args", Value::String(text)) => {
+                let words: Vec<&str> = text.split_ascii_whitespace().collect();
+                (1..=8)
+                    .contains(&words.len())
+                    .then(|| format!("write {words:?}"))
+            }
+            ("env", Value::Object(map)) => map
+                .iter()
+                .next()
+                .map(|first| format!("write a list of strings: [{}, ...]", quote(&entry(first)))),
+            _ => None,
         }
     }
 
@@ -215,7 +248,11 @@ impl Walk<'_> {
             .keys()
             .map(String::as_str)
             .filter(|key| fields.iter().all(|f| f.name != *key));
-        let hint = nearest(field.name, unknown)
+        let aliases = aliases(field.name);
+        let hint = unknown
+            .clone()
+            .find(|key| aliases.contains(key))
+            .or_else(|| nearest(field.name, unknown))
             .map(|key| format!("{key:?} is no property: did you mean {:?}?", field.name));
         match field.need {
             Need::Expected => self.warning(format!("{message}; read as zero"), hint),

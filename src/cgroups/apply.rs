@@ -108,7 +108,13 @@ impl Cgroup {
             };
         }
         let error = error.because(format!("this kernel has no {}", write.file));
+        let there = files_of(&self.path());
+        let near = did_you_mean(&write.file, there.iter().map(String::as_str));
+        let sized = |size: &String| write.file.split('.').nth(1) == Some(size);
         match controller {
+            "hugetlb" if near.is_some() && huge_page_sizes().iter().any(sized) => {
+                error.maybe_hint(near)
+            }
             "hugetlb" => {
                 let sizes = huge_page_sizes();
                 error.hint(match sizes.is_empty() {
@@ -118,10 +124,7 @@ impl Cgroup {
             }
             "memory" if write.file.starts_with("memory.swap") => error
                 .hint("it has no swap accounting (swapaccount=1 on its command line, CONFIG_SWAP)"),
-            _ => {
-                let there = files_of(&self.path());
-                error.maybe_hint(did_you_mean(&write.file, there.iter().map(String::as_str)))
-            }
+            _ => error.maybe_hint(near),
         }
     }
 }
@@ -164,6 +167,17 @@ fn objection(write: &Write, errno: Errno) -> (Option<String>, Option<String>) {
         (_, Errno::EACCES | Errno::EPERM) => {
             let hint = "without root, the cgroup must have been delegated to you";
             return (None, Some(hint.into()));
+        }
+        (file, Errno::EINVAL | Errno::ERANGE) => {
+            let limit = [".max", ".high", ".low", ".min"];
+            let hint = match limit.iter().any(|end| file.ends_with(end)) {
+                true => format!("{file} takes a number or max"),
+                false => format!("see {file} in the kernel's cgroup-v2 documentation"),
+            };
+            return (
+                Some("the kernel doesn't take that value".into()),
+                Some(hint),
+            );
         }
         _ => return (None, None),
     };

@@ -22,7 +22,17 @@ pub fn explain(error: Error, bundle: &Path) -> Error {
     };
     // Of a process that has ended nothing says why: a limit or a filter that can't be meant may.
     let is_vague = pointer == "/linux";
-    let found = preflight::look(&bundle)
+    let found = preflight::look(&bundle);
+    // The filter is there before the program is.
+    if pointer == "/process/args/0"
+        && error.remedy().is_none()
+        && let Some(denial) = found.iter().find(|finding| {
+            finding.severity == Severity::Error && finding.pointer.starts_with("/linux/seccomp/")
+        })
+    {
+        return error.hint(format!("{}: {}", denial.pointer, denial.message));
+    }
+    let found = found
         .into_iter()
         .filter(|finding| is_there(&finding.pointer))
         .filter(|finding| !is_vague || finding.severity == Severity::Error)

@@ -434,7 +434,7 @@ pub fn taken(id: &str) -> Error {
         .on(id)
         .because("container with given ID already exists")
         .hint(format!(
-            "choose another id, or delete that one: husk delete {id}"
+            "choose another id, or delete that one: husk delete {id} (--force if it runs)"
         ))
 }
 

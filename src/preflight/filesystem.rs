@@ -72,6 +72,7 @@ pub fn look(
                 Some((_, rest)) if rest.contains('=') => {
                     Some("each option is a string of its own".to_owned())
                 }
+                _ if word.contains('=') && filesystem_options(name).contains(&key) => value_of(key),
                 _ => did_you_mean(key, filesystem_options(name).iter().copied())
                     .or_else(|| did_you_mean(key, known.iter().map(String::as_str))),
             };
@@ -82,9 +83,32 @@ pub fn look(
     }
 }
 
+/// What a known option wants, where that is plain.
+fn value_of(key: &str) -> Option<String> {
+    let words = match key {
+        "size" | "nr_blocks" | "nr_inodes" => {
+            "a number, with k, m or g behind it if need be, as in 64m"
+        }
+        "mode" => "octal digits, as in 1777",
+        "uid" | "gid" => "a number",
+        _ => return None,
+    };
+    Some(format!("{key} takes {words}"))
+}
+
+/// Names that are no misspelt ones, whatever this kernel has.
+const REAL: &[&str] = &[
+    "9p", "afs", "bcachefs", "btrfs", "ceph", "cifs", "erofs", "exfat", "ext2", "ext3", "ext4",
+    "f2fs", "fuse", "iso9660", "jfs", "nfs", "nfs4", "nilfs2", "ntfs", "ntfs3", "ocfs2", "overlay",
+    "smb3", "squashfs", "udf", "vfat", "virtiofs", "xfs", "zfs",
+];
+
 /// A filesystem that the kernel hasn't got; with a module it may get it when it is mounted.
 fn unknown(name: &str, known: &[(&str, &str)], mount: &Mount, at: String) -> Finding {
-    let near = did_you_mean(name, known.iter().map(|(_, name)| *name));
+    let near = match REAL.contains(&name) {
+        true => None,
+        false => did_you_mean(name, known.iter().map(|(_, name)| *name)),
+    };
     if name == "none" {
         let hint = match mount.source() {
             Some(source) if source.exists() => "add \"bind\" to its options to show that source",

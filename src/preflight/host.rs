@@ -301,6 +301,13 @@ fn labels(bundle: &Bundle, findings: &mut Vec<Finding>) {
             }
         }
     }
+    let linux = bundle.spec.linux().as_ref();
+    if let Some(label) = linux.and_then(|linux| given(linux.mount_label()))
+        && !has_filesystem_mounted("selinuxfs")
+    {
+        let message = format!("label {label:?} is left out: SELinux is not enabled in this kernel");
+        findings.push(Finding::warning("/linux/mountLabel", message));
+    }
     if let Some(label) = given(process.selinux_label())
         && !has_filesystem_mounted("selinuxfs")
     {

@@ -103,6 +103,10 @@ fn beside(path: &Path) -> String {
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or("");
+    let mut parts = path.iter().filter_map(|part| part.to_str());
+    if let Some(part) = parts.find(|part| *part == "~" || part.starts_with('$')) {
+        return format!("{part} means something to a shell only: write the whole path");
+    }
     let parent = path.parent().unwrap_or(Path::new("/"));
     let names: Vec<String> = std::fs::read_dir(parent)
         .into_iter()

@@ -159,14 +159,18 @@ impl Search<'_> {
             errno,
         );
         let mut names = Vec::new();
+        let mut dangling = None;
         for directory in self.path().split(':') {
-            names.extend(self.view.list(&self.process.cwd().join(directory)));
+            let directory = self.process.cwd().join(directory);
+            names.extend(self.view.list(&directory));
+            dangling = dangling.or_else(|| self.dangling(&directory.join(name)));
         }
-        let hint = match nearest(name, names.iter().map(String::as_str)) {
+        let others = names.iter().map(String::as_str);
+        let near = nearest(name, others.filter(|other| *other != name));
+        let hint = match near {
+            _ if let Some(words) = dangling => words,
+            _ if let Some(words) = split(name) => words,
             Some(other) => format!("did you mean {other}?"),
-            None if name.contains(' ') => {
-                "each argument is a string of its own in process.args".into()
-            }
             None if names.is_empty() => format!(
                 "none of the directories of $PATH has a file: is the image in {}?",
                 self.bundle.dir.join(self.root()).display()
@@ -174,6 +178,17 @@ impl Search<'_> {
             None => format!("$PATH is {}", self.path()),
         };
         self.error(message).hint(hint)
+    }
+
+    /// What is a link at this path, to nothing.
+    fn dangling(&self, path: &Path) -> Option<String> {
+        let link = self.view.find_link(path).ok();
+        let target = link.filter(|found| found.is(SFlag::S_IFLNK))?.link().ok()?;
+        Some(format!(
+            "{} is a symbolic link, and its target {} is missing in the container",
+            path.display(),
+            target.display()
+        ))
     }
 
     /// What else a path could have meant.
@@ -186,12 +201,11 @@ impl Search<'_> {
             .process
             .cwd()
             .join(path.parent().unwrap_or(Path::new("/")));
-        let link = self.view.find_link(&self.process.cwd().join(path));
-        if link.is_ok_and(|found| found.is(SFlag::S_IFLNK)) {
-            return format!(
-                "{} is a symbolic link whose target is missing",
-                path.display()
-            );
+        if let Some(words) = self.dangling(&self.process.cwd().join(path)) {
+            return words;
+        }
+        if let Some(words) = path.to_str().and_then(split) {
+            return words;
         }
         let names = self.view.list(&directory);
         if let Some(other) = nearest(name, names.iter().map(String::as_str)) {
@@ -206,9 +220,6 @@ impl Search<'_> {
             .find(|path| self.view.find(path).is_ok())
         {
             Some(other) => format!("the root filesystem has it at {}", other.display()),
-            None if path.to_string_lossy().contains(' ') => {
-                "each argument is a string of its own in process.args".into()
-            }
             None => format!("{} isn't in the root filesystem", path.display()),
         }
     }
@@ -348,6 +359,12 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// What was meant by a command line in one string.
+fn split(name: &str) -> Option<String> {
+    let words: Vec<&str> = name.split_ascii_whitespace().collect();
+    (words.len() > 1).then(|| format!("each argument is a string of its own: write {words:?}"))
 }
 
 /// Whether programs of other formats may be executable here, binfmt_misc.

@@ -67,7 +67,8 @@ impl Found {
         File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()
     }
 
-    fn link(&self) -> nix::Result<PathBuf> {
+    /// Where a link leads.
+    pub fn link(&self) -> nix::Result<PathBuf> {
         readlinkat(&self.file, OsStr::new("")).map(PathBuf::from)
     }
 }

@@ -32,7 +32,7 @@ fn examine_below(path: &Path, depth: usize) -> Option<String> {
         Format::Script(_) if depth == DEPTH => Some("interpreters are nested too deeply".into()),
         Format::Script(script) => {
             let what = format!(
-                "the interpreter of its #! line, {}",
+                "the interpreter {} of its #! line",
                 script.interpreter().display()
             );
             let why = unusable(&what, script.interpreter());

@@ -80,7 +80,17 @@ fn the_program_is_looked_for_as_the_kernel_will(lab: &Lab) {
                 breakage: &|b| b.link("bin/tool", "/opt/tool").args(&["/bin/tool"]),
                 pointer: AT,
                 words: &[enoent],
-                hint: &["target is missing"],
+                hint: &["its target /opt/tool is missing"],
+            },
+            Case {
+                name: "a dangling link on PATH",
+                breakage: &|b| b.link("bin/tool", "/opt/tool").args(&["tool"]),
+                pointer: AT,
+                words: &["executable file not found in $PATH"],
+                hint: &[
+                    "/bin/tool is a symbolic link",
+                    "its target /opt/tool is missing",
+                ],
             },
             Case {
                 name: "a loop of links",
@@ -426,7 +436,7 @@ fn run_tells_why_a_program_can_not_be_executed(lab: &Lab) {
         ),
         (
             &|b: Bundle| with_program(b.executable("bin/sh", "#!/no/such\n"), b"#!/bin/sh\n"),
-            "#! line, /bin/sh: the interpreter of its #! line, /no/such is missing",
+            "the interpreter /bin/sh of its #! line: the interpreter /no/such of its #! line is missing",
         ),
         (
             &|b: Bundle| {
@@ -471,7 +481,10 @@ fn a_program_that_somebody_writes_is_told(lab: &Lab) {
 /// The caller of start and the log hear it, not only the container's standard error.
 fn start_tells_what_execve_stumbles_over(lab: &Lab) {
     for (program, words) in [
-        (&b"#!/bin/bash\n"[..], "#! line, /bin/bash is missing"),
+        (
+            &b"#!/bin/bash\n"[..],
+            "the interpreter /bin/bash of its #! line is missing",
+        ),
         (b"#!/bin/payload\r\n", "carriage return"),
         (b"echo\n", "neither an ELF program nor a script"),
         (b"", "the file is empty"),

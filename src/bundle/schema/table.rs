@@ -163,9 +163,10 @@ fn mount() -> Kind {
 
 fn id_mapping() -> Kind {
     object([
-        expected("containerID", u32()),
-        expected("hostID", u32()),
-        expected("size", u32()),
+        // Read as zero, a missing hostID would make the host's root the container's.
+        required("containerID", u32()),
+        required("hostID", u32()),
+        required("size", u32()),
     ])
 }
 

@@ -63,8 +63,9 @@ pub fn time_offsets(linux: &Linux, findings: &mut Findings) {
         let pointer = child(POINTER, clock);
         if !["monotonic", "boottime"].contains(&clock.as_str()) {
             let message = format!("{} is no clock with an offset", quote(clock));
-            let hint = did_you_mean(clock, ["monotonic", "boottime"]);
-            findings.push(Finding::error(pointer.as_str(), message).maybe_hint(hint));
+            let hint = did_you_mean(clock, ["monotonic", "boottime"])
+                .unwrap_or_else(|| "those that have are monotonic and boottime".into());
+            findings.push(Finding::error(pointer.as_str(), message).hint(hint));
         }
         if let Some(nanosecs) = offset.nanosecs()
             && nanosecs >= 1_000_000_000

@@ -66,7 +66,7 @@ fn limits_are_written_and_unified_wins() {
         ),
         (
             r#"{"unified":{"hugetlb.2MB.max":"many"}}"#,
-            "(/unified/hugetlb.2MB.max): invalid argument",
+            "(/unified/hugetlb.2MB.max): the kernel doesn't take that value: invalid argument",
         ),
         (
             r#"{"unified":{"cgroup.nonsense":"1"}}"#,
@@ -77,8 +77,19 @@ fn limits_are_written_and_unified_wins() {
             "(/unified/nonsense.max): no nonsense controller is on cgroup v2",
         ),
     ] {
-        let error = apply(json).unwrap_err().to_string();
-        assert!(error.contains(reason), "{error}");
+        let error = apply(json).unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    for (file, hint) in [
+        ("hugetlb.2MB.maxx", "did you mean hugetlb.2MB.max?"),
+        ("hugetlb.3MB.max", "its huge pages are of 2MB"),
+        ("hugetlb.2MB.max", "takes a number or max"),
+    ] {
+        let error = apply(&format!(r#"{{"unified":{{"{file}":"ten"}}}}"#)).unwrap_err();
+        assert!(
+            error.remedy().is_some_and(|words| words.contains(hint)),
+            "{file}: {error:?}"
+        );
     }
     cgroup.place().remove().unwrap();
 }

@@ -35,7 +35,7 @@ impl Mount {
                 recursive,
                 opened: Opened::Before,
             } => mount::clone_tree(mount::CWD, source, *recursive)
-                .or_fail(|errno| self.no_source(source, errno))?,
+                .or_fail(|errno| self.no_source(errno))?,
             Kind::Bind { .. } => return self.keep_mapping(donors),
             Kind::Filesystem { .. } if self.idmap.is_some() => self.make_filesystem(None)?,
             _ => return Ok(()),
@@ -80,7 +80,7 @@ impl Mount {
                 .lookup(source)
                 .and_then(|file| mount::clone_tree(file.as_raw_fd(), "", *recursive)),
         }
-        .or_fail(|errno| self.no_source(source, errno))?;
+        .or_fail(|errno| self.no_source(errno))?;
         match (&self.idmap, &self.donor) {
             (Some(idmap), Some(donor)) => {
                 mount::map_ids(tree.as_fd(), idmap.recursive, donor.as_fd())
@@ -93,14 +93,13 @@ impl Mount {
         Ok(tree)
     }
 
-    fn no_source(&self, source: &Path, errno: Errno) -> Error {
+    fn no_source(&self, errno: Errno) -> Error {
         let error = self
             .error("mount")
             .at(format!("{}/source", pointer(self.index)))
             .because("source")
             .errno(errno);
         match errno {
-            Errno::ENOENT => error.hint(format!("create {} first", source.display())),
             Errno::EINVAL if matches!(self.kind, Kind::Bind { recursive: false, .. }) => error.hint(
                 "in a user namespace what is mounted below a directory can't be left out: use rbind",
             ),
