@@ -8,6 +8,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PREFIX ?= /usr/local
 CARGO_TARGET_DIR ?= target
 export CARGO_TARGET_DIR
+# What `husk --version` says it was made of; under sudo the files are another user's.
+GIT := git -c safe.directory='*'
+export HUSK_COMMIT := $(or $(HUSK_COMMIT),$(shell $(GIT) rev-parse HEAD 2>/dev/null)$(shell \
+	$(GIT) diff --quiet HEAD -- src Cargo.toml Cargo.lock vendor 2>/dev/null || [ $$? != 1 ] || echo -dirty))
 # As NAME=PATH,EVERY: one case of so many.
 FAULTS_PEERS ?= runc=runc,40 crun=crun,10
 

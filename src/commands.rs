@@ -41,8 +41,8 @@ pub const SPEC_VERSION: &str = "1.3.0";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Given by the build; a source tarball has none.
 pub const COMMIT: &str = match option_env!("HUSK_COMMIT") {
-    Some(commit) => commit,
-    None => "unknown",
+    Some(commit) if !commit.is_empty() => commit,
+    _ => "unknown",
 };
 
 /// What the command line needs to know of a command.
