@@ -10,6 +10,7 @@ mod membership;
 mod notify;
 pub mod plan;
 mod postmortem;
+mod pressure;
 pub mod record;
 pub mod restore;
 mod rootless;
@@ -144,27 +145,6 @@ fn find_locked(root: &Path, id: &str) -> Result<Container> {
     check_id(id)?;
     let home = Home::open(root, id)?.ok_or_else(|| missing(id))?;
     lock(home, id)
-}
-
-/// Kills a container that another command is at work on, which has nothing to wait for then: `start` runs
-/// hooks in it, and `create` waits for it.
-fn hurry(home: &Home) {
-    let killed = home.read().and_then(|record| {
-        let cgroup = record.as_ref().and_then(|record| record.cgroup.as_ref());
-        if let Some(place) = cgroup.filter(|place| place.inode.is_some())
-            && let Some(cgroup) = Cgroup::open(place)?
-        {
-            cgroup.kill()?;
-        }
-        let init = record.and_then(|record| record.init);
-        let pidfd = init.map_or(Ok(None), record::Init::open)?;
-        pidfd.map_or(Ok(()), |pidfd| {
-            sys::process::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).step("kill", "container")
-        })
-    });
-    if let Err(error) = killed {
-        log::debug(format_args!("kill before the lock is had: {error}"));
-    }
 }
 
 /// It may have been deleted, or finished, while this command waited.
@@ -352,11 +332,7 @@ impl Container {
             None => false,
         };
         match stillborn {
-            true => Err(Error::new("start container")
-                .on(self.id())
-                .at("/linux")
-                .because("its process ended before the program was executed")
-                .hint("killed? compare linux.resources.memory.limit and linux.seccomp")),
+            true => Err(self.stillbirth()),
             false => Ok(()),
         }
     }
@@ -427,9 +403,9 @@ impl Container {
             None if force => return Ok(()),
             None => return Err(missing(id)),
         };
-        home.lock_after(|| {
+        home.lock_while(|turn| {
             if force {
-                hurry(&home);
+                pressure::put_on(&home, turn);
             }
         })?;
         match home.read() {

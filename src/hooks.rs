@@ -1,19 +1,19 @@
 //! Hooks: programs of the bundle that run at fixed points of a container's life.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, killpg};
+use nix::sys::signal::killpg;
 use nix::unistd::Pid;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, Step};
 use crate::signal::{self, Signal};
 use crate::sys;
+use crate::sys::process::Strings;
+use crate::sys::spawn::{Child, Recipe, spawn};
 use crate::trace;
 
 /// How much of a failing hook's words are shown: it stays one line that can be read.
@@ -78,6 +80,38 @@ impl From<&oci::Hook> for Hook {
 }
 
 impl Hook {
+    fn spawn(
+        &self,
+        guard: Option<&Guard>,
+        directory: Option<&Path>,
+        input: &File,
+        output: &File,
+    ) -> nix::Result<Child> {
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let path = text(&self.path).map_err(|_| Errno::EINVAL)?;
+        let directory = directory.map(text).transpose();
+        let directory = directory.map_err(|_| Errno::EINVAL)?;
+        // Of one name the last one holds.
+        let pair = |entry| str::split_once(entry, '=').unwrap_or((entry, ""));
+        let given = self.env.iter().flatten().map(String::as_str).map(pair);
+        let environment: BTreeMap<&str, &str> = given.collect();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let arguments = match self.args.is_empty() {
+            true => Strings::new([path.as_bytes()]),
+            false => Strings::new(self.args.iter().map(String::as_bytes)),
+        };
+        let recipe = Recipe {
+            path: &path,
+            arguments: &arguments?,
+            environment: &Strings::new(environment)?,
+            directory: directory.as_ref(),
+            stdio: [input.as_fd(), output.as_fd(), output.as_fd()],
+        };
+        spawn(&recipe, || guard.map_or(Ok(()), |guard| guard()))
+    }
+
     /// Gives it that environment, unless it has one of its own.
     pub fn inherit(&mut self, environment: impl Iterator<Item = String>) {
         self.env.get_or_insert_with(|| environment.collect());
@@ -180,41 +214,9 @@ fn run_one(
     // Files rather than pipes: a hook that doesn't read, or writes much, can't block anybody.
     let input = memory_file(state).or_fail(|errno| fail().errno(errno))?;
     let output = memory_file("").or_fail(|errno| fail().errno(errno))?;
-    let (stdout, stderr) = (output.try_clone(), output.try_clone());
-    let mut command = Command::new(&hook.path);
-    command
-        .env_clear()
-        .envs(
-            hook.env
-                .iter()
-                .flatten()
-                .map(|entry| match entry.split_once('=') {
-                    Some(pair) => pair,
-                    None => (entry.as_str(), ""),
-                }),
-        )
-        .stdin(Stdio::from(input))
-        .stdout(Stdio::from(stdout.or_fail(|errno| fail().errno(errno))?))
-        .stderr(Stdio::from(stderr.or_fail(|errno| fail().errno(errno))?))
-        .process_group(0);
-    if let Some(name) = hook.args.first() {
-        command.arg0(name).args(&hook.args[1..]);
-    }
-    if let Some(directory) = directory {
-        command.current_dir(directory);
-    }
-    // What husk or a waiting container holds back for itself, or the caller did, is none of the hook's:
-    // timeout(1) and shells wait for signals.
-    let blocked = SigSet::thread_get_mask().or_fail(|errno| fail().errno(errno))?;
-    let guard = guard.cloned();
-    if guard.is_some() || blocked != SigSet::empty() {
-        sys::process::before_exec(&mut command, move || {
-            SigSet::empty().thread_set_mask()?;
-            guard.as_ref().map_or(Ok(()), |guard| guard())
-        });
-    }
     let brood = hook.timeout.and_then(|_| Brood::new());
-    let child = command.spawn().or_fail(|errno| {
+    let child = hook.spawn(guard, directory, &input, &output);
+    let child = child.or_fail(|errno| {
         let error = fail().errno(errno);
         match errno {
             Errno::ENOENT if hook.path.exists() => {
@@ -225,10 +227,12 @@ fn run_one(
             _ => error,
         }
     })?;
-    let ended = wait(child, hook.timeout, brood.as_ref()).or_fail(|errno| fail().errno(errno))?;
-    let reason = match ended {
-        End::Itself(status) if status.success() => return Ok(()),
-        End::Itself(status) => describe(status),
+    let ended = wait(&child, hook.timeout, brood.as_ref());
+    let reason = match ended.or_fail(|errno| fail().errno(errno))? {
+        End::Exited(0) => return Ok(()),
+        End::Exited(code) => format!("exit status {code}"),
+        End::Killed(libc::SIGSYS) => "killed by SIGSYS, a bad system call".into(),
+        End::Killed(number) => format!("killed by {}", Signal::from_number(number)),
         End::Late(seconds) => format!("it ran past its timeout: killed after {seconds} s"),
         End::Interrupted(signal) => format!("interrupted by {signal}"),
     };
@@ -236,15 +240,6 @@ fn run_one(
         Some(words) => fail().because(format!("{reason}: {words}")),
         None => fail().because(reason),
     })
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(libc::SIGSYS)) => "killed by SIGSYS, a bad system call".into(),
-        (None, Some(number)) => format!("killed by {}", Signal::from_number(number)),
-        (None, None) => "ended without a status".into(),
-    }
 }
 
 fn memory_file(content: &str) -> std::io::Result<File> {
@@ -256,22 +251,32 @@ fn memory_file(content: &str) -> std::io::Result<File> {
 
 /// How a hook came to its end.
 enum End {
-    Itself(ExitStatus),
+    Exited(i32),
+    Killed(i32),
     /// After so many seconds it was killed, with all that it started.
     Late(u64),
     /// The caller wants husk to end.
     Interrupted(Signal),
 }
 
+fn reap(child: &OwnedFd) -> nix::Result<End> {
+    loop {
+        match sys::process::reap(Some(child.as_fd()), true) {
+            Err(Errno::EINTR) | Ok(None) => {}
+            Ok(Some((_, libc::CLD_EXITED, status))) => return Ok(End::Exited(status)),
+            Ok(Some((_, _, signal))) => return Ok(End::Killed(signal)),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
 /// Waits for the end, not longer than allowed.
-fn wait(mut child: Child, seconds: Option<u64>, brood: Option<&Brood>) -> std::io::Result<End> {
+fn wait(child: &Child, seconds: Option<u64>, brood: Option<&Brood>) -> nix::Result<End> {
     if seconds.is_none() && !signal::are_held() {
-        return child.wait().map(End::Itself);
+        return reap(&child.pidfd);
     }
     /// Signals that are held back wake nobody.
     const LOOK: Duration = Duration::from_millis(100);
-    let pid = Pid::from_raw(child.id() as i32);
-    let pidfd = sys::process::pidfd_open(pid)?;
     let end = seconds.map(|seconds| (seconds, Instant::now() + Duration::from_secs(seconds)));
     let reason = loop {
         let left = end.map_or(Duration::MAX, |(_, end)| {
@@ -282,11 +287,11 @@ fn wait(mut child: Child, seconds: Option<u64>, brood: Option<&Brood>) -> std::i
             false => Duration::from_secs(3600),
         };
         let timeout = PollTimeout::try_from(left.min(look)).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return child.wait().map(End::Itself),
-            Err(errno) => return Err(errno.into()),
+            Ok(_) => return reap(&child.pidfd),
+            Err(errno) => return Err(errno),
         }
         match end {
             Some((seconds, end)) if end <= Instant::now() => break End::Late(seconds),
@@ -296,11 +301,11 @@ fn wait(mut child: Child, seconds: Option<u64>, brood: Option<&Brood>) -> std::i
             break End::Interrupted(signal);
         }
     };
-    match killpg(pid, nix::sys::signal::SIGKILL) {
+    match killpg(child.pid, nix::sys::signal::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => {}
-        Err(errno) => return Err(errno.into()),
+        Err(errno) => return Err(errno),
     }
-    child.wait()?;
+    reap(&child.pidfd)?;
     if let Some(brood) = brood {
         brood.kill();
     }

@@ -17,6 +17,7 @@ pub mod protect;
 pub mod readiness;
 pub mod schedule;
 mod terminal;
+pub mod worker;
 
 pub use lookup::DEFAULT_PATH;
 

@@ -15,6 +15,7 @@ pub mod process;
 pub mod sched;
 pub mod seccomp;
 pub mod socket;
+pub mod spawn;
 pub mod start;
 pub mod tty;
 pub mod xattr;

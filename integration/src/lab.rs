@@ -340,6 +340,13 @@ impl Command {
         self
     }
 
+    /// The same, right before the runtime.
+    pub fn last_through(mut self, words: &[&str]) -> Self {
+        self.through
+            .extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
         self.cwd = dir.as_ref().to_owned();
         self

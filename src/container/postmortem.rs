@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Container, Status, find_locked};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::process::Ended;
 use crate::signal::Signal;
 
@@ -53,6 +53,20 @@ impl Container {
         Postmortem {
             oom_kills: self.oom_kills(),
             ..self.record.postmortem.clone()
+        }
+    }
+
+    /// Why the first process ended before it was the program, as far as that is known.
+    pub(super) fn stillbirth(&self) -> Error {
+        let error = Error::new("start container").on(self.id());
+        match self.oom_kills() {
+            Some(1..) => error
+                .at("/linux/resources/memory/limit")
+                .because("out of memory: the limit is too small to execute the program in"),
+            _ => error
+                .at("/linux")
+                .because("its process ended before the program was executed")
+                .hint("killed? compare linux.resources.memory.limit and linux.seccomp"),
         }
     }
 

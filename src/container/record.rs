@@ -30,6 +30,7 @@ use crate::files;
 use crate::hooks::Hook;
 use crate::namespaces;
 use crate::network::Journey;
+use crate::process::worker::Worker;
 use crate::process::{channel, readiness};
 use crate::rdt;
 use crate::rootfs::Elsewhere;
@@ -213,19 +214,16 @@ impl Home {
 
     /// Waits for other commands that change this container, but not for ever.
     pub fn lock(&self) -> Result<()> {
-        self.lock_after(|| {})
+        self.lock_while(|_| {})
     }
 
-    /// The same; if it has to wait, that is done before.
-    pub fn lock_after(&self, before: impl FnOnce()) -> Result<()> {
+    /// The same; each time that it has to wait, some 10 ms, that is done before, with how often it had to.
+    pub fn lock_while(&self, mut waiting: impl FnMut(u32)) -> Result<()> {
         const TRIES: u32 = 1500;
-        let mut before = Some(before);
-        for _ in 0..TRIES {
+        for turn in 0..TRIES {
             match sys::fd::try_lock(self.fd.as_fd()) {
                 Err(Errno::EWOULDBLOCK) => {
-                    if let Some(before) = before.take() {
-                        before();
-                    }
+                    waiting(turn);
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
                 done => return done.step("lock", self.path.display()),
@@ -235,6 +233,11 @@ impl Home {
             .on(self.path.display())
             .because("another command is at work on this container")
             .errno(Errno::EWOULDBLOCK))
+    }
+
+    /// Who has the lock, if it can be told.
+    pub fn worker(&self) -> Result<Option<Worker>> {
+        Worker::at(self.fd.as_fd())
     }
 
     /// Whether someone is changing the container right now.

@@ -45,15 +45,20 @@ impl Init {
     /// # Errors
     /// It can't be found out: a living process must not pass for an ended one.
     pub(super) fn look(self) -> Result<Option<Stat>> {
-        let stat = stat_of(Pid::from_raw(self.pid))?;
-        let own = |stat: &Stat| stat.start_time == self.start_time && !stat.has_ended();
-        Ok(stat.filter(own))
+        let stat = self.look_at_remains()?;
+        Ok(stat.filter(|stat| !stat.has_ended()))
     }
 
     /// As [`Init::look`], but its end leaves something to be seen until somebody has waited for it.
     pub(super) fn look_at_remains(self) -> Result<Option<Stat>> {
-        let stat = stat_of(Pid::from_raw(self.pid))?;
-        Ok(stat.filter(|stat| stat.start_time == self.start_time))
+        match stat_of(Pid::from_raw(self.pid))? {
+            Some(stat) if stat.start_time == self.start_time => Ok(Some(stat)),
+            // In a /proc of another pid namespace anybody may have the number.
+            Some(_) if !shows_own_numbers() => Err(not_here(
+                Error::new("find process").on(self.pid).errno(Errno::ENOENT),
+            )),
+            _ => Ok(None),
+        }
     }
 
     /// Of a process whose end of the start's connection was closed, by execution or by its end: whether it
@@ -107,6 +112,10 @@ fn shows_own_numbers() -> bool {
     std::fs::read_link("/proc/self").is_ok_and(|link| link == Path::new(&own))
 }
 
+fn not_here(error: Error) -> Error {
+    error.hint("husk needs /proc, of the pid namespace that it is in")
+}
+
 /// `None` when there is no such process any more. The name before these fields may hold anything.
 fn stat_of(pid: Pid) -> Result<Option<Stat>> {
     let path = format!("/proc/{pid}/stat");
@@ -116,7 +125,7 @@ fn stat_of(pid: Pid) -> Result<Option<Stat>> {
         text => text.or_fail(|errno| {
             let error = Error::new("read").on(&path).errno(errno);
             match errno {
-                Errno::ENOENT => error.hint("husk needs /proc, of the pid namespace that it is in"),
+                Errno::ENOENT => not_here(error),
                 _ => error,
             }
         })?,

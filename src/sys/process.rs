@@ -60,16 +60,6 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd>) -> Result<Clone> {
     }
 }
 
-/// Makes the process that `command` is going to make do this last before the execution.
-pub fn before_exec(
-    command: &mut std::process::Command,
-    last: impl Fn() -> Result<()> + Send + Sync + 'static,
-) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: whoever makes processes here has one thread, so the child's copy of memory is whole.
-    unsafe { command.pre_exec(move || last().map_err(Into::into)) };
-}
-
 /// Lets go of the pages of this program's code: they come back from its file when they are executed.
 pub fn forget_code() {
     const PAGE: usize = 4096;

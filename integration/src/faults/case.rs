@@ -130,6 +130,9 @@ impl<'a> Bench<'a> {
 
     fn args(&self, words: &[String]) -> Vec<String> {
         let mut args = vec!["--root".to_owned(), self.root.display().to_string()];
+        if self.scenario.is_by_systemd() {
+            args.push("--systemd-cgroup".into());
+        }
         args.extend_from_slice(words);
         args
     }
@@ -274,7 +277,7 @@ impl<'a> Bench<'a> {
         }
         match (self.scenario.command, self.scenario.shape) {
             ("resume", _) => drop(must(self.ask(&["pause", id]))?),
-            ("delete", Shape::Plain | Shape::Hooks) => {
+            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd) => {
                 let stopped = || self.status(id).as_deref() == Some("stopped");
                 if !within(Duration::from_secs(5), stopped) {
                     return Err("the container doesn't stop".into());
@@ -311,7 +314,7 @@ impl<'a> Bench<'a> {
             )),
         };
         let file = |(name, value): (&str, &str)| {
-            let path = cgroup::path(id).join(name);
+            let path = self.scenario.cgroup(id).join(name);
             match fs::read_to_string(&path) {
                 Ok(text) if text.trim() == value => Ok(()),
                 found => Err(format!("success, but {name} is {found:?}")),
@@ -392,7 +395,7 @@ impl<'a> Bench<'a> {
             }
         }
         if self.scenario.command == "exec" {
-            let dir = cgroup::path(id);
+            let dir = self.scenario.cgroup(id);
             let alone = || cgroup::processes(&dir).len() == 1;
             if !within(Duration::from_millis(500), alone) {
                 problems.push((Kind::Untidy, "the process of exec goes on".into()));

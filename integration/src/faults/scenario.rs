@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use husk_integration::bundle::{Bundle, PAYLOAD};
+use husk_integration::{cgroup, manager};
 use serde_json::json;
 
 use super::tracer::Side;
@@ -19,6 +20,10 @@ pub enum Shape {
     UserNamespace,
     /// Of a container that runs.
     Force,
+    /// With the systemd driver, and a stand-in for systemd.
+    Systemd,
+    /// The same of a container that runs.
+    SystemdForce,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +55,15 @@ const ALL: &[(&str, Shape, &[Side])] = &[
     ("delete", Shape::Plain, ONE),
     ("delete", Shape::Hooks, ONE),
     ("delete", Shape::Force, ONE),
+    ("create", Shape::Systemd, BOTH),
+    ("start", Shape::Systemd, ONE),
+    ("run", Shape::Systemd, BOTH),
+    ("exec", Shape::Systemd, ONE),
+    ("update", Shape::Systemd, ONE),
+    ("pause", Shape::Systemd, ONE),
+    ("kill", Shape::Systemd, ONE),
+    ("delete", Shape::Systemd, ONE),
+    ("delete", Shape::SystemdForce, ONE),
 ];
 
 pub fn all() -> impl Iterator<Item = Scenario> {
@@ -73,6 +87,8 @@ impl Scenario {
             Shape::Terminal => " with a terminal",
             Shape::UserNamespace => " in a user namespace",
             Shape::Force => " --force",
+            Shape::Systemd => " by systemd",
+            Shape::SystemdForce => " --force by systemd",
         };
         format!("{}{shape}", self.command)
     }
@@ -81,9 +97,24 @@ impl Scenario {
         self.sides
     }
 
-    /// Only husk has it.
+    /// Only husk has it, or speaks to the stand-in.
     pub fn is_husks(&self) -> bool {
-        self.shape == Shape::Overlay
+        self.shape == Shape::Overlay || self.is_by_systemd()
+    }
+
+    pub fn is_by_systemd(&self) -> bool {
+        matches!(self.shape, Shape::Systemd | Shape::SystemdForce)
+    }
+
+    pub fn is_by_force(&self) -> bool {
+        matches!(self.shape, Shape::Force | Shape::SystemdForce)
+    }
+
+    pub fn cgroup(&self, id: &str) -> PathBuf {
+        match self.is_by_systemd() {
+            true => manager::scope(&format!("husk-{id}.scope")),
+            false => cgroup::path(id),
+        }
     }
 
     /// The program tells what it sees, and this is compared.
@@ -104,7 +135,7 @@ impl Scenario {
         let words = match (self.command, self.shape) {
             ("run", _) => "facts",
             ("create" | "start", _) => "facts -- pause",
-            ("delete", Shape::Plain | Shape::Hooks) => "exit 0",
+            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd) => "exit 0",
             _ => "ready -- pause",
         };
         let bundle = Bundle::new(dir, payload)
@@ -112,6 +143,7 @@ impl Scenario {
             .set("/linux/resources/unified", json!({ CREATED.0: CREATED.1 }));
         match self.shape {
             Shape::Plain | Shape::Overlay | Shape::Force => bundle,
+            Shape::Systemd | Shape::SystemdForce => bundle.set("/linux/cgroupsPath", ""),
             Shape::Terminal => bundle.set("/process/terminal", true),
             Shape::UserNamespace => bundle.user_namespace(100_000, 65_536),
             Shape::Hooks => {
@@ -141,7 +173,7 @@ impl Scenario {
                 let _ = fs::write(&file, resources.to_string());
                 words.extend(["--resources".to_owned(), file.display().to_string()]);
             }
-            "delete" if self.shape == Shape::Force => words.push("--force".into()),
+            "delete" if self.is_by_force() => words.push("--force".into()),
             _ => {}
         }
         words.push(id.to_owned());

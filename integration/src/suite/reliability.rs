@@ -12,10 +12,15 @@ use serde_json::json;
 use super::tests;
 use crate::bundle::{Bundle, PAYLOAD};
 use crate::lab::{Lab, eventually};
+use crate::manager::Manager;
 use crate::need::Need;
 use crate::output::End;
+use crate::stuck::Stuck;
 
 const HUSK: &[Need] = &[Need::Husk];
+const FUSE: &[Need] = &[Need::Husk, Need::Fuse];
+const USERS: &[Need] = &[Need::Husk, Need::Program("prlimit")];
+const NO_SYSTEMD: &[Need] = &[Need::Husk, Need::NoSystemd];
 
 tests! {
     delete_force_ends_a_start_whose_hook_hangs.needs(HUSK),
@@ -28,6 +33,12 @@ tests! {
     a_read_only_root_directory_is_an_error.needs(HUSK),
     without_proc_nothing_is_made_and_nobody_declared_dead.needs(HUSK),
     a_created_container_ends_when_its_record_is_gone.needs(HUSK),
+    delete_force_ends_hooks_on_the_host_that_hang.needs(HUSK).seconds(120),
+    delete_force_ends_a_create_that_was_stopped.needs(HUSK).seconds(60),
+    delete_force_spares_a_hook_that_comes_to_its_end.needs(HUSK).seconds(60),
+    who_waits_in_the_kernel_keeps_nobody_for_ever.needs(FUSE).seconds(120),
+    a_full_table_of_processes_is_an_error.needs(USERS),
+    systemd_that_is_stopped_is_an_error_in_time.needs(NO_SYSTEMD).seconds(200),
 }
 
 /// What a container's process waits for in a hook: a file that never comes.
@@ -245,4 +256,199 @@ fn a_created_container_ends_when_its_record_is_gone(lab: &Lab) {
     fs::remove_dir_all(lab.root.join(&container.id)).unwrap();
     container.wait();
     fs::remove_dir(cgroup).unwrap();
+}
+
+/// What hangs has no timeout, and something of it in a session of its own.
+fn delete_force_ends_hooks_on_the_host_that_hang(lab: &Lab) {
+    for kind in ["createRuntime", "poststart", "poststop"] {
+        let mark = lab.path("mark");
+        let script = format!(
+            "setsid sleep 1000 & sleep 0.2; touch {}; sleep 1000",
+            mark.display()
+        );
+        let hook = json!([{
+            "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]
+        }]);
+        let bundle = lab
+            .bundle()
+            .set(&format!("/hooks/{kind}"), hook)
+            .payload("pause");
+        let id = lab.id();
+        let mut hanging = lab.on_bundle("create", &bundle, &[], &id);
+        if kind != "createRuntime" {
+            hanging.run().ok();
+            let word = if kind == "poststart" {
+                "start"
+            } else {
+                "delete"
+            };
+            hanging = lab.runtime([word, &id]);
+        }
+        let mut hanging = hanging.patience(Duration::from_secs(30)).spawn();
+        assert!(eventually(|| mark.exists()), "{kind}");
+        let delete = lab
+            .runtime(["delete", "--force", &id])
+            .patience(Duration::from_secs(20));
+        let took = in_time(Duration::from_secs(9), || {
+            let begin = Instant::now();
+            delete.run().ok();
+            begin.elapsed()
+        });
+        assert!(took > Duration::from_secs(4), "{kind}: {took:?}");
+        let ended = hanging.wait();
+        match kind {
+            "poststop" => ended.ok(),
+            _ => ended.code(1),
+        };
+        // The hook, with what has left its session.
+        assert_eq!(lab.finish(), Ok(()), "{kind}");
+    }
+}
+
+fn delete_force_ends_a_create_that_was_stopped(lab: &Lab) {
+    let (bundle, mark) = hangs(lab, "createRuntime", PAYLOAD);
+    let id = lab.id();
+    let mut create = lab
+        .on_bundle("create", &bundle, &[], &id)
+        .patience(Duration::from_secs(30))
+        .spawn();
+    assert!(eventually(|| mark.exists()));
+    kill(Pid::from_raw(create.pid()), Signal::SIGSTOP).unwrap();
+    let delete = lab
+        .runtime(["delete", "--force", &id])
+        .patience(Duration::from_secs(20));
+    in_time(Duration::from_secs(9), || delete.run().ok());
+    create.wait().code(1);
+}
+
+/// Who tears down a network isn't killed for being asked twice.
+fn delete_force_spares_a_hook_that_comes_to_its_end(lab: &Lab) {
+    let (begun, ended) = (lab.path("begun"), lab.path("ended"));
+    let script = format!(
+        "touch {}; sleep 2; touch {}",
+        begun.display(),
+        ended.display()
+    );
+    let hook =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }]);
+    let container = lab.create(&lab.bundle().set("/hooks/poststop", hook).payload("pause"));
+    container.pid();
+    let mut first = container.command("delete", &["--force"]).spawn();
+    assert!(eventually(|| begun.exists()));
+    container.force_delete();
+    assert!(ended.exists());
+    first.wait().ok();
+}
+
+/// Its first process is in state D: neither signals nor the freezer reach it.
+fn who_waits_in_the_kernel_keeps_nobody_for_ever(lab: &Lab) {
+    let stuck = Stuck::mount(&lab.path("stuck")).unwrap();
+    let bundle = lab
+        .bundle()
+        .dir("stuck")
+        .bind(&stuck.path, "/stuck", &["rbind"])
+        .payload("ready -- wait-for /stuck/x");
+    let container = lab.start(&bundle);
+    let pid = container.pid();
+    assert!(eventually(|| stuck.is_waited_for()));
+    let patiently = |word: &str, options: &[&str]| {
+        let command = container
+            .command(word, options)
+            .patience(Duration::from_secs(20));
+        in_time(Duration::from_secs(13), || command.run())
+    };
+    container.kill_with("KILL").ok();
+    let is_stuck = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('D'))
+    };
+    assert!(eventually(is_stuck));
+    patiently("pause", &[]).refused().says("doesn't stop");
+    assert_eq!(container.status(), "running");
+    let exec = container
+        .exec_with(&[], "/bin/payload facts")
+        .patience(Duration::from_secs(20));
+    in_time(Duration::from_secs(13), || exec.run());
+    patiently("delete", &["--force"])
+        .refused()
+        .says("is still there after 10 s");
+    // It can be asked again, and finds the end when that has come.
+    assert_eq!(container.status(), "running");
+    let list = lab.runtime(["list", "-q"]).run().ok().stdout;
+    assert_eq!(list.trim(), container.id);
+    drop(stuck);
+    container.wait();
+    container.force_delete();
+}
+
+/// Of the processes of a user namespace's root, which nobody else's count as.
+fn a_full_table_of_processes_is_an_error(lab: &Lab) {
+    let lab = lab.as_user(Vec::new());
+    let lab = lab.further_through(&["unshare", "--user", "--map-root-user"]);
+    let mut refused = 0;
+    for most in 1..5 {
+        let limit = format!("--nproc={most}");
+        let bundle = lab
+            .bundle()
+            .set("/linux/uidMappings/0/hostID", 0)
+            .set("/linux/gidMappings/0/hostID", 0)
+            .payload("exit 0");
+        let id = lab.id();
+        let output = lab
+            .on_bundle("create", &bundle, &[], &id)
+            .last_through(&["prlimit", &limit])
+            .run();
+        if output.end != End::Code(0) {
+            output.refused().says("make process").says("try again");
+            refused += 1;
+            assert!(!lab.root.join(&id).exists());
+        }
+        lab.runtime(["delete", "--force", &id]).run().ok();
+    }
+    assert!(refused > 0);
+}
+
+/// As who is busy, or hangs: each command that needs it says so in time, and none is lost for good.
+fn systemd_that_is_stopped_is_an_error_in_time(lab: &Lab) {
+    let manager = Manager::start().unwrap();
+    let bundle = lab.bundle().payload("pause").set("/linux/cgroupsPath", "");
+    let create = |id: &str| {
+        lab.on_bundle("create", &bundle, &[], id)
+            .global(&["--systemd-cgroup"])
+            .patience(Duration::from_secs(60))
+    };
+    let (id, other) = (lab.id(), lab.id());
+    create(&id).run().ok();
+    let pid = lab.runtime(["state", &id]).run().ok().json()["pid"]
+        .as_i64()
+        .unwrap();
+    assert!(crate::manager::scope(&format!("husk-{id}.scope")).exists());
+    lab.runtime(["start", &id]).run().ok();
+    manager.stop();
+    let limit = Duration::from_secs(30) + crate::lab::patience();
+    let patiently = |command: crate::lab::Command| {
+        in_time(limit, || command.patience(Duration::from_secs(60)).run())
+            .refused()
+            .says("no answer within 30 s");
+    };
+    let mut delete = lab
+        .runtime(["delete", "--force", &id])
+        .patience(Duration::from_secs(60))
+        .spawn();
+    patiently(create(&other));
+    in_time(limit, || delete.wait())
+        .refused()
+        .says("no answer within 30 s");
+    assert!(!lab.root.join(&other).exists());
+    // What needs no systemd goes on.
+    assert_eq!(
+        lab.runtime(["state", &id]).run().ok().json()["status"],
+        "stopped"
+    );
+    manager.go_on();
+    lab.runtime(["delete", "--force", &id]).run().ok();
+    crate::lab::wait_for_child(i32::try_from(pid).unwrap());
+    assert!(!crate::manager::scope(&format!("husk-{id}.scope")).exists());
 }
