@@ -11,7 +11,7 @@ pub mod cost;
 pub mod diagnosis;
 pub mod enclosure;
 pub mod lab;
-pub mod manager;
+
 pub mod mountinfo;
 pub mod need;
 pub mod output;
@@ -22,4 +22,5 @@ pub mod runner;
 pub mod stuck;
 pub mod suite;
 pub mod sys;
+pub mod systemd;
 pub mod user;

@@ -81,7 +81,7 @@ impl Need {
             Need::Systemd => {
                 (!Path::new("/run/systemd/system").exists()).then(|| Elsewhere("no systemd".into()))
             }
-            Need::NoSystemd => (!crate::manager::is_needed())
+            Need::NoSystemd => (!crate::systemd::is_needed())
                 .then(|| Here("systemd is there, and no stand-in may take its place".into())),
             Need::Fuse => std::fs::File::open("/dev/fuse")
                 .is_err()

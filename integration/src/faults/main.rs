@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use husk_integration::enclosure;
-use husk_integration::manager::{self, Manager};
 use husk_integration::need::find_program;
+use husk_integration::systemd::{self, StandIn};
 
 use case::{Bench, Kind, Runtime};
 use report::Found;
@@ -123,8 +123,8 @@ fn run() -> Result<i32, String> {
 fn sweep(options: &Options, dir: &Path, payload: &Path) -> Result<i32, String> {
     let own = dir.join("payload");
     std::fs::copy(payload, &own).map_err(|error| format!("{}: {error}", payload.display()))?;
-    let manager = manager::hide_the_real_one().and_then(|()| Manager::start());
-    let _manager = manager.map_err(|error| format!("stand-in for systemd: {error}"))?;
+    let standin = systemd::hide_the_real_one().and_then(|()| StandIn::start());
+    let _standin = standin.map_err(|error| format!("stand-in for systemd: {error}"))?;
     ptrace::hold_news(true);
     let mut all = Vec::new();
     for (runtime, every) in &options.runtimes {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use husk_integration::bundle::{Bundle, PAYLOAD};
-use husk_integration::{cgroup, manager};
+use husk_integration::{cgroup, systemd};
 use serde_json::json;
 
 use super::tracer::Side;
@@ -112,7 +112,7 @@ impl Scenario {
 
     pub fn cgroup(&self, id: &str) -> PathBuf {
         match self.is_by_systemd() {
-            true => manager::scope(&format!("husk-{id}.scope")),
+            true => systemd::scope(&format!("husk-{id}.scope")),
             false => cgroup::path(id),
         }
     }

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::tests;
 use crate::bundle::{Bundle, PAYLOAD};
 use crate::lab::{Lab, eventually};
-use crate::manager::Manager;
 use crate::need::Need;
 use crate::output::End;
 use crate::stuck::Stuck;
+use crate::systemd::StandIn;
 
 const HUSK: &[Need] = &[Need::Husk];
 const FUSE: &[Need] = &[Need::Husk, Need::Fuse];
@@ -412,7 +412,7 @@ fn a_full_table_of_processes_is_an_error(lab: &Lab) {
 
 /// As who is busy, or hangs: each command that needs it says so in time, and none is lost for good.
 fn systemd_that_is_stopped_is_an_error_in_time(lab: &Lab) {
-    let manager = Manager::start().unwrap();
+    let manager = StandIn::start().unwrap();
     let bundle = lab.bundle().payload("pause").set("/linux/cgroupsPath", "");
     let create = |id: &str| {
         lab.on_bundle("create", &bundle, &[], id)
@@ -424,7 +424,7 @@ fn systemd_that_is_stopped_is_an_error_in_time(lab: &Lab) {
     let pid = lab.runtime(["state", &id]).run().ok().json()["pid"]
         .as_i64()
         .unwrap();
-    assert!(crate::manager::scope(&format!("husk-{id}.scope")).exists());
+    assert!(crate::systemd::scope(&format!("husk-{id}.scope")).exists());
     lab.runtime(["start", &id]).run().ok();
     manager.stop();
     let limit = Duration::from_secs(30) + crate::lab::patience();
@@ -450,5 +450,5 @@ fn systemd_that_is_stopped_is_an_error_in_time(lab: &Lab) {
     manager.go_on();
     lab.runtime(["delete", "--force", &id]).run().ok();
     crate::lab::wait_for_child(i32::try_from(pid).unwrap());
-    assert!(!crate::manager::scope(&format!("husk-{id}.scope")).exists());
+    assert!(!crate::systemd::scope(&format!("husk-{id}.scope")).exists());
 }

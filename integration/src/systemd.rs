@@ -21,13 +21,13 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 
 /// A process that is there as long as this.
-pub struct Manager {
+pub struct StandIn {
     pid: Pid,
 }
 
-impl Manager {
+impl StandIn {
     /// The caller has one thread, and a `/run` of its own.
-    pub fn start() -> io::Result<Manager> {
+    pub fn start() -> io::Result<StandIn> {
         fs::create_dir_all("/run/systemd")?;
         let _ = fs::remove_file(SOCKET);
         let listener = UnixListener::bind(SOCKET)?;
@@ -40,7 +40,7 @@ impl Manager {
                 let _ = serve(&listener);
                 std::process::exit(1)
             }
-            ForkResult::Parent { child } => Ok(Manager { pid: child }),
+            ForkResult::Parent { child } => Ok(StandIn { pid: child }),
         }
     }
 
@@ -54,7 +54,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for StandIn {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
