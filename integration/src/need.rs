@@ -23,8 +23,6 @@ pub enum Need {
     AppArmor,
     /// systemd is the first process.
     Systemd,
-    /// There is none: a stand-in takes its place.
-    NoSystemd,
     /// Filesystems whose server is a process.
     Fuse,
     /// A mounted resctrl: hardware with classes of cache and bandwidth.
@@ -81,8 +79,6 @@ impl Need {
             Need::Systemd => {
                 (!Path::new("/run/systemd/system").exists()).then(|| Elsewhere("no systemd".into()))
             }
-            Need::NoSystemd => (!crate::systemd::is_needed())
-                .then(|| Here("systemd is there, and no stand-in may take its place".into())),
             Need::Fuse => std::fs::File::open("/dev/fuse")
                 .is_err()
                 .then(|| Here("no FUSE".into())),

@@ -5,18 +5,20 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid};
 
 use crate::{cgroup, sys};
 
-pub const SOCKET: &str = "/run/systemd/private";
+const PLACE: &str = "/run/systemd";
+const SOCKET: &str = "/run/systemd/private";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 
@@ -26,10 +28,14 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// The caller has one thread, and a `/run` of its own.
+    /// The caller has one thread. From now on it has a mount namespace of its own, for nobody else to meet this,
+    /// nor for this to be in the way of the real one.
     pub fn start() -> io::Result<StandIn> {
-        fs::create_dir_all("/run/systemd")?;
-        let _ = fs::remove_file(SOCKET);
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        fs::create_dir_all(PLACE)?;
+        mount(none, PLACE, Some("tmpfs"), MsFlags::empty(), none)?;
         let listener = UnixListener::bind(SOCKET)?;
         // There from the beginning to the end, as on a machine.
         let slice = cgroup::path("system.slice");
@@ -58,7 +64,7 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
-        let _ = fs::remove_file(SOCKET);
+        let _ = umount2(PLACE, MntFlags::MNT_DETACH);
         let _ = cgroup::remove(&cgroup::path("system.slice"));
     }
 }
@@ -425,25 +431,5 @@ impl Reader<'_> {
             _ => return None,
         }
         Some(())
-    }
-}
-
-/// Whether there is none already: the real one.
-pub fn is_needed() -> bool {
-    !Path::new("/run/systemd/system").exists()
-}
-
-/// In this mount namespace, which is the caller's own.
-pub fn hide_the_real_one() -> io::Result<()> {
-    let none = None::<&str>;
-    match is_needed() {
-        true => Ok(()),
-        false => Ok(mount(
-            none,
-            "/run/systemd",
-            Some("tmpfs"),
-            MsFlags::empty(),
-            none,
-        )?),
     }
 }

@@ -5,6 +5,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -83,6 +84,9 @@ pub struct Gate {
 
 /// How often a created container looks whether its record is still there, in milliseconds.
 const LOOK: u16 = 5000;
+
+/// Before what failed for want of memory is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Who isn't started by then may wait for long, and needs no more of husk's code than that.
 const SETTLED: u16 = 100;
@@ -358,7 +362,12 @@ impl Waiting {
                     patience = LOOK;
                 }
                 Ok(_) => {}
-                Err(Errno::EINTR | Errno::EAGAIN) => continue,
+                Err(Errno::EINTR) => continue,
+                // There may be memory later, and a container that was made is not to end for want of it.
+                Err(Errno::EAGAIN | Errno::ENOMEM) => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(_) => return None,
             }
             if fds[0].any() == Some(true) {

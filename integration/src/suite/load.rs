@@ -1,6 +1,7 @@
 //! Many at once, and many in a row. `make load` (HUSK_SUITE_LOAD=1) takes the whole numbers.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use super::tests;
@@ -150,7 +151,7 @@ fn a_thousand_containers_run_at_once(lab: &Lab) {
 fn five_thousand_lives_leave_nothing(lab: &Lab) {
     let bundle = lab.bundle().payload("exit 0");
     let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = descriptors();
+    let before = (descriptors(), kernel_memory());
     for _ in 0..count(5000, 150) {
         let id = lab.id();
         lab.on_bundle("create", &bundle, &[], &id).run().ok();
@@ -159,9 +160,38 @@ fn five_thousand_lives_leave_nothing(lab: &Lab) {
         lab.runtime(["start", &id]).run().ok();
         assert_eq!(wait_for_child(pid), End::Code(0));
         lab.runtime(["delete", &id]).run().ok();
-        assert_eq!(descriptors(), before);
+        assert_eq!(descriptors(), before.0);
     }
     assert_eq!(lab.finish(), Ok(()));
+    // The kernel takes its time for what is removed.
+    assert!(
+        eventually(|| dying_cgroups() < 100),
+        "{} cgroups",
+        dying_cgroups()
+    );
+    let grown = kernel_memory().saturating_sub(before.1);
+    // Others are at work here, too; 20 kB a life would be far more.
+    assert!(grown < 100_000, "{grown} kB");
+}
+
+/// Cgroups that are removed, and held by something yet.
+fn dying_cgroups() -> u64 {
+    field(&crate::cgroup::path("cgroup.stat"), "nr_dying_descendants")
+}
+
+/// kB of the kernel's that it can't give back.
+fn kernel_memory() -> u64 {
+    let parts = ["SUnreclaim:", "KernelStack:", "PageTables:", "Percpu:"];
+    let file = Path::new("/proc/meminfo");
+    parts.iter().map(|name| field(file, name)).sum()
+}
+
+fn field(file: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    let value = lines.find_map(|(key, rest)| (key == name).then_some(rest));
+    let value = value.unwrap_or_else(|| panic!("{name} in {}", file.display()));
+    value.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 fn ten_thousand_kills_race_with_the_end(lab: &Lab) {

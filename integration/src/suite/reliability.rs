@@ -20,7 +20,6 @@ use crate::systemd::StandIn;
 const HUSK: &[Need] = &[Need::Husk];
 const FUSE: &[Need] = &[Need::Husk, Need::Fuse];
 const USERS: &[Need] = &[Need::Husk, Need::Program("prlimit")];
-const NO_SYSTEMD: &[Need] = &[Need::Husk, Need::NoSystemd];
 
 tests! {
     delete_force_ends_a_start_whose_hook_hangs.needs(HUSK),
@@ -38,7 +37,7 @@ tests! {
     delete_force_spares_a_hook_that_comes_to_its_end.needs(HUSK).seconds(60),
     who_waits_in_the_kernel_keeps_nobody_for_ever.needs(FUSE).seconds(120),
     a_full_table_of_processes_is_an_error.needs(USERS),
-    systemd_that_is_stopped_is_an_error_in_time.needs(NO_SYSTEMD).seconds(200),
+    systemd_that_is_stopped_is_an_error_in_time.needs(HUSK).seconds(200),
 }
 
 /// What a container's process waits for in a hook: a file that never comes.
