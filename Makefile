@@ -13,7 +13,7 @@ GIT := git -c safe.directory='*'
 export HUSK_COMMIT := $(or $(HUSK_COMMIT),$(shell $(GIT) rev-parse HEAD 2>/dev/null)$(shell \
 	$(GIT) diff --quiet HEAD -- src Cargo.toml Cargo.lock vendor 2>/dev/null || [ $$? != 1 ] || echo -dirty))
 # As NAME=PATH,EVERY: one case of so many.
-FAULTS_PEERS ?= runc=runc,40 crun=crun,10
+FAULTS_PEERS ?= runc=runc,40 crun=crun,10 $(if $(shell command -v youki),youki=youki,20)
 
 HUSK := build/husk
 LIMIT := 3000000
@@ -93,7 +93,7 @@ errors: built ## docs/errors.md again: how husk, runc and crun explain broken bu
 	@integration/diagnosis/measure $(HUSK) >docs/errors.md.new
 	@mv docs/errors.md.new docs/errors.md
 
-faults: built ## kills husk, runc and crun at every system call, fails each: docs/reliability.md (root, long)
+faults: built ## kills husk, runc, crun, youki at every system call, fails each: docs/reliability.md (root, long)
 	@.ci/need runc crun
 	@. .ci/toolchain; \
 	cargo build --quiet -p husk-integration --bins --target "$$TARGET"; \

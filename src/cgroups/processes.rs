@@ -57,6 +57,8 @@ impl Cgroup {
         match file::write(self.fd(), "cgroup.kill", "1") {
             // Before Linux 5.14, and in a threaded cgroup.
             Err(Errno::ENOENT | Errno::EOPNOTSUPP) => self.kill_each(),
+            // Gone with its last process: systemd removes it then.
+            Err(Errno::ENODEV) => Ok(()),
             done => done.step("kill the processes of", self.path().display()),
         }
     }
@@ -82,7 +84,7 @@ impl Cgroup {
             }
         }
         match file::write(self.fd(), "cgroup.freeze", "0") {
-            Ok(()) | Err(Errno::ENOENT) => found,
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => found,
             Err(errno) => Err(errno).step("thaw", self.path().display()),
         }
     }

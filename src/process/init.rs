@@ -88,6 +88,9 @@ const LOOK: u16 = 5000;
 /// Before what failed for want of memory is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often that is, while husk waits for it.
+const TRIES: u32 = 100;
+
 /// Who isn't started by then may wait for long, and needs no more of husk's code than that.
 const SETTLED: u16 = 100;
 
@@ -197,6 +200,8 @@ impl Init {
         ));
         // Before anybody can know that there is a container to be killed.
         deadly().thread_block().step("block", "signals")?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&deadly(), flags).step("watch", "signals")?;
         if self.open_to_maker {
             // Until the program is executed this is husk, an image of the host's user namespace, where
             // only root may look into what is protected (ptrace(2)). In its pid namespace it is alone.
@@ -211,6 +216,7 @@ impl Init {
         }
         Ok(Waiting {
             prepared,
+            signals,
             start_hooks: self.start_hooks,
             subject: self.subject,
             gate: self.gate,
@@ -316,6 +322,8 @@ fn write_sysctl(values: &[(String, String)]) -> Result<()> {
 /// A created container: everything is done but what needs the start.
 struct Waiting {
     prepared: Option<Prepared>,
+    /// For those that are held back.
+    signals: SignalFd,
     start_hooks: Vec<Hook>,
     subject: Subject,
     gate: Gate,
@@ -324,8 +332,13 @@ struct Waiting {
 impl Waiting {
     fn run(self, channel: Channel) -> ! {
         // Husk writes the record after the report: only then is this a container.
-        if channel.wait().is_err() {
-            sys::process::exit(1);
+        let mut tries = 0;
+        while let Err(error) = channel.wait() {
+            if error.code() != Some(Errno::ENOMEM) || tries == TRIES {
+                sys::process::exit(1);
+            }
+            tries += 1;
+            std::thread::sleep(PAUSE);
         }
         drop(channel);
         trace::forget();
@@ -347,13 +360,11 @@ impl Waiting {
     /// The first process of a pid namespace is deaf to signals that it has no handler for: what would end
     /// the program ends it here.
     fn wait_for_start(&self) -> Option<OwnedFd> {
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signals = SignalFd::with_flags(&deadly(), flags).ok()?;
         let mut patience = SETTLED;
         loop {
             let mut fds = [
                 PollFd::new(self.gate.door.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut fds, patience) {
                 Ok(0) if !self.gate.is_named() => return None,
@@ -374,9 +385,10 @@ impl Waiting {
                 match sys::socket::receive(self.gate.door.as_fd(), &mut [0]) {
                     Ok((_, Some(connection))) => return Some(connection),
                     Ok((_, None)) | Err(Errno::EAGAIN) => {}
+                    Err(Errno::ENOMEM) => std::thread::sleep(PAUSE),
                     Err(_) => return None,
                 }
-            } else if let Ok(Some(info)) = signals.read_signal() {
+            } else if let Ok(Some(info)) = self.signals.read_signal() {
                 sys::process::exit(128u8.saturating_add(info.ssi_signo as u8));
             }
         }
@@ -398,7 +410,7 @@ impl Waiting {
             (Ok(()), Some(prepared)) => {
                 // Execution would close both, and the connection's end be heard maybe before: nobody who
                 // was told of the start is to find a container that waits.
-                drop(self.gate);
+                drop((self.gate, self.signals));
                 prepared.execute(connection)
             }
         }

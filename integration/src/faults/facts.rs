@@ -48,7 +48,11 @@ pub fn told(id: &str, mut said: impl FnMut() -> String) -> Result<Facts, String>
             .filter(|line| line.trim_start().starts_with('{'));
         let values = objects.map(|line| serde_json::from_str::<Value>(line.trim()));
         match values.flatten().next() {
-            Some(value) => {
+            Some(mut value) => {
+                // No order is asked for, and youki has none.
+                if let Some(variables) = value["env"].as_array_mut() {
+                    variables.sort_by_key(Value::to_string);
+                }
                 flatten(id, String::new(), &value, &mut facts);
                 true
             }

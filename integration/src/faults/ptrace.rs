@@ -35,6 +35,18 @@ pub fn resume(pid: i32, calls: bool, signal: i32) -> io::Result<()> {
     request(how as _, pid, 0, signal as usize)
 }
 
+/// The number of what was made, while its maker is stopped for that.
+pub fn made(pid: i32) -> io::Result<i32> {
+    let mut number: libc::c_ulong = 0;
+    request(
+        libc::PTRACE_GETEVENTMSG as _,
+        pid,
+        0,
+        (&raw mut number) as usize,
+    )?;
+    i32::try_from(number).map_err(io::Error::other)
+}
+
 pub fn detach(pid: i32) -> io::Result<()> {
     request(libc::PTRACE_DETACH as _, pid, 0, 0)
 }

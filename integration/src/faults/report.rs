@@ -11,6 +11,8 @@ use super::case::{KINDS, Kind, Problem};
 use super::tracer::Fault;
 
 const HEAD: &str = include_str!("head.txt");
+/// What isn't measured here.
+const TAIL: &str = include_str!("tail.txt");
 
 /// Of one runtime and one kind of strike.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -145,7 +147,7 @@ pub fn document(all: &[Found]) -> String {
         .collect();
     let _ = writeln!(
         text,
-        "Measured on {date}, Linux {kernel}, x86-64, as root, cgroupfs driver. {}.\n",
+        "Measured on {date}, Linux {kernel}, x86-64, as root. {}.\n",
         taken.join("; ")
     );
     for found in all.iter().filter(|found| found.appeased) {
@@ -255,5 +257,6 @@ pub fn document(all: &[Found]) -> String {
             without.join("\n")
         );
     }
+    text.push_str(TAIL);
     text
 }

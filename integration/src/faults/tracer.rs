@@ -221,6 +221,15 @@ impl Tracer {
         match (libc::WSTOPSIG(status), status >> 16) {
             (stop, 0) if stop == libc::SIGTRAP | 0x80 => self.call(pid),
             (_, libc::PTRACE_EVENT_EXEC) => self.executed(pid),
+            // Traced from its birth, and to be let go or reaped though nothing may be heard of it before the end:
+            // a dead one that its tracer doesn't reap keeps its whole pid namespace.
+            (_, libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK) => {
+                if let Ok(made) = ptrace::made(pid)
+                    && !self.tasks.contains_key(&made)
+                {
+                    self.add(made, group_of(made));
+                }
+            }
             (stop, 0) => signal = stop,
             _ => {}
         }

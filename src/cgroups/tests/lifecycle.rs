@@ -170,6 +170,18 @@ fn freezing_stops_and_killing_ends() {
 }
 
 /// A nested engine's cgroups, deeper than there are descriptors or stack frames to spare.
+/// By systemd, say, between two calls of husk's.
+#[test]
+fn one_that_is_gone_has_nobody_to_kill() {
+    let Some((hierarchy, top)) = tree() else {
+        return;
+    };
+    let cgroup = hierarchy.survey(&top).unwrap().make().unwrap();
+    cgroup.place().remove().unwrap();
+    cgroup.kill().unwrap();
+    assert_eq!(cgroup.procs().unwrap(), []);
+}
+
 #[test]
 fn sub_cgroups_are_listed_killed_and_removed() {
     let Some((hierarchy, top)) = tree() else {
