@@ -16,6 +16,9 @@ use crate::rootfs::options;
 
 mod host;
 
+/// What annotations that husk acts on begin with: who may write them gives it orders.
+pub(super) const OBEYED: &[&str] = &["run.husk.", systemd::ANNOTATIONS, criu::CONFIG_ANNOTATION];
+
 const HOOKS: &[&str] = &[
     "prestart",
     "createRuntime",
@@ -270,11 +273,7 @@ fn features() -> Features {
             net_devices: Enabled { enabled: true },
         },
         annotations: BTreeMap::from([("run.husk.commit", COMMIT), ("run.husk.version", VERSION)]),
-        potentially_unsafe_config_annotations: &[
-            "run.husk.",
-            systemd::ANNOTATIONS,
-            criu::CONFIG_ANNOTATION,
-        ],
+        potentially_unsafe_config_annotations: OBEYED,
     }
 }
 

@@ -17,6 +17,7 @@ tests! {
     explain_refuses_what_it_does_not_know.needs(HUSK),
     an_image_config_becomes_a_bundle_that_runs.needs(HUSK),
     names_of_users_are_looked_up_in_the_image.needs(HUSK),
+    labels_of_an_image_give_no_orders.needs(HUSK),
     a_manifest_is_no_image_config.needs(HUSK),
     spec_takes_a_program.needs(HUSK),
     features_of_the_host_are_what_the_machine_has.needs(HUSK),
@@ -221,6 +222,48 @@ fn an_image_config_becomes_a_bundle_that_runs(lab: &Lab) {
     .ok();
     let output = lab.runtime(["run", "--bundle", dir, &lab.id()]).run().ok();
     assert!(output.stdout.contains("from the image"), "{output}");
+}
+
+/// Annotations of these names put directories of the host below the root, and more.
+fn labels_of_an_image_give_no_orders(lab: &Lab) {
+    let bundle = lab.bundle();
+    let (layer, upper) = (lab.path("layer"), lab.path("upper"));
+    for dir in [&layer, &upper] {
+        fs::create_dir(dir).unwrap();
+    }
+    fs::write(layer.join("canary"), "of the host").unwrap();
+    let image = image_config(
+        lab,
+        json!({
+            "Cmd": ["/bin/payload", "cat", "/canary"],
+            "Labels": {
+                "run.husk.overlay.lower": layer, "run.husk.overlay.upper": upper,
+                "org.systemd.property.Description": "'x'", "org.criu.config": "/rootfs/criu.conf",
+                "org.example.name": "x"
+            }
+        }),
+    );
+    let dir = bundle.dir.to_str().unwrap();
+    let made = lab
+        .bare(["spec", "--bundle", dir, "--image-config", &image])
+        .run()
+        .ok();
+    for key in ["run.husk.overlay.lower", "org.systemd.property.Description"] {
+        assert!(made.stderr.contains(key), "{made}");
+    }
+    let text = fs::read_to_string(bundle.dir.join("config.json")).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let annotations = config["annotations"].as_object().unwrap();
+    assert_eq!(annotations["org.example.name"], "x");
+    for prefix in ["run.husk.", "org.systemd.", "org.criu."] {
+        assert!(
+            annotations.keys().all(|key| !key.starts_with(prefix)),
+            "{annotations:?}"
+        );
+    }
+    let output = lab.runtime(["run", "--bundle", dir, &lab.id()]).run();
+    assert!(!output.stdout.contains("of the host"), "{output}");
+    assert_eq!(fs::read_dir(&upper).unwrap().count(), 0);
 }
 
 fn names_of_users_are_looked_up_in_the_image(lab: &Lab) {

@@ -10,7 +10,9 @@ use nix::sys::stat::{SFlag, fstat};
 use serde::Deserialize;
 
 use super::template::{Spec, User};
+use crate::commands::features::OBEYED;
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::rootfs::Rootfs;
 
 /// No user database of an image is larger.
@@ -126,7 +128,15 @@ impl Image {
         }
         // conversion.md, "Annotation Fields": a label of the same name wins.
         let labels = config.and_then(|config| config.labels.clone());
-        annotations.extend(labels.unwrap_or_default());
+        for (key, value) in labels.unwrap_or_default() {
+            // Who made the image names no layers of the host's, no properties of units and no files of CRIU's.
+            match OBEYED.iter().any(|prefix| key.starts_with(prefix)) {
+                true => log::warning(format_args!(
+                    "the image's label {key} is left out: as an annotation it would tell husk what to do"
+                )),
+                false => drop(annotations.insert(key, value)),
+            }
+        }
         annotations
     }
 }
