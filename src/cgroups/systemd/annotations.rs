@@ -264,8 +264,6 @@ impl Parser<'_> {
             let c = match chars.next()? {
                 c if c == quote => break,
                 '\\' => match chars.next()? {
-                    'n' => '\n',
-                    't' => '\t',
                     'u' => unicode(&mut chars, 4)?,
                     'U' => unicode(&mut chars, 8)?,
                     c if c.is_ascii_alphanumeric() => return None,
@@ -273,8 +271,9 @@ impl Parser<'_> {
                 },
                 c => c,
             };
-            // No string of D-Bus has it.
-            if c == '\0' {
+            // systemd writes texts into a unit file, some of its versions as they are: the next line would be a
+            // setting of its own, and all that isn't in the list could be said there.
+            if c.is_control() {
                 return None;
             }
             text.push(c);

@@ -196,3 +196,26 @@ fn texts_that_are_nothing_are_refused() {
 fn the_list_is_sorted_and_has_nothing_twice() {
     assert!(ALLOWED.is_sorted_by(|a, b| a.0 < b.0));
 }
+
+/// systemd puts them into a unit file.
+#[test]
+fn a_text_is_one_line() {
+    for name in ["Description", "KillMode", "After"] {
+        for text in [
+            "a\nOnFailure=b.service",
+            "a\r",
+            "\t",
+            "a\\nb",
+            "a\\u000ab",
+            "a\\U0000000ab",
+            "\\u0085",
+        ] {
+            let text = match name {
+                "After" => format!("['{text}']"),
+                _ => format!("'{text}'"),
+            };
+            let error = of(name, &text).unwrap_err();
+            assert!(error.to_string().contains("GVariant"), "{text:?}: {error}");
+        }
+    }
+}
