@@ -23,6 +23,7 @@ tests! {
     memory_swap_is_converted.needs(SWAP),
     memory_swap_below_the_limit_is_refused.needs(SWAP),
     memory_limit_too_small_to_start_is_told.needs(MEMORY),
+    memory_that_ends_before_the_program_is_told.needs(MEMORY_HUSK),
     oom_kills_are_in_the_state_of_a_stopped_container.needs(MEMORY_HUSK),
     memory_check_before_update_is_checked.needs(MEMORY),
     cpu_shares_become_a_weight.needs(CPU),
@@ -174,6 +175,26 @@ fn oom_kills_are_in_the_state_of_a_stopped_container(lab: &Lab) {
     assert_eq!(state["oomKills"], 1, "{state}");
     assert_eq!(state["signal"], "SIGKILL", "{state}");
     lab.runtime(["delete", &id]).run().ok();
+}
+
+/// The process that waits is killed when it comes to execute the program.
+fn memory_that_ends_before_the_program_is_told(lab: &Lab) {
+    let memory = json!({ "limit": 64 << 20, "swap": 64 << 20 });
+    let container = lab.create(&with_resources(lab, "memory", memory).payload("pause"));
+    container.pid();
+    let path = container.cgroup().join("memory.max");
+    fs::write(path, "4096").unwrap();
+    let output = container.command("start", &[]).run().code(1);
+    let known = [
+        "out of memory: the limit is too small",
+        "cannot start a container that has stopped",
+    ];
+    assert!(
+        known.iter().any(|words| output.stderr.contains(words)),
+        "{output}"
+    );
+    container.wait();
+    container.force_delete();
 }
 
 fn memory_limit_too_small_to_start_is_told(lab: &Lab) {
