@@ -95,7 +95,7 @@ fn first_line(command: &mut Command) -> String {
 pub fn version(path: &Path) -> String {
     let said = first_line(Command::new(path).arg("--version"));
     let said = said.split(" (").next().unwrap_or_default();
-    said.replace(" version ", " ").replace(':', "")
+    said.replace(':', "").replace(" version ", " ")
 }
 
 fn share(part: usize, whole: usize) -> String {
@@ -253,7 +253,7 @@ pub fn document(all: &[Found]) -> String {
     if !without.is_empty() {
         let _ = writeln!(
             text,
-            "\nNot run, as it fails without any fault:\n\n{}",
+            "\nNot run, as it fails or hangs under the tracer at times without any fault:\n\n{}",
             without.join("\n")
         );
     }
