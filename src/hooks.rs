@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, Step};
 use crate::signal::{self, Signal};
 use crate::sys;
-use crate::sys::process::Strings;
+use crate::sys::process::{Ended, Strings, reap};
 use crate::sys::spawn::{Child, Recipe, spawn};
 use crate::trace;
 
@@ -229,10 +229,10 @@ fn run_one(
     })?;
     let ended = wait(&child, hook.timeout, brood.as_ref());
     let reason = match ended.or_fail(|errno| fail().errno(errno))? {
-        End::Exited(0) => return Ok(()),
-        End::Exited(code) => format!("exit status {code}"),
-        End::Killed(libc::SIGSYS) => "killed by SIGSYS, a bad system call".into(),
-        End::Killed(number) => format!("killed by {}", Signal::from_number(number)),
+        End::Itself(Ended::Exited(0)) => return Ok(()),
+        End::Itself(Ended::Exited(code)) => format!("exit status {code}"),
+        End::Itself(Ended::Killed(libc::SIGSYS)) => "killed by SIGSYS, a bad system call".into(),
+        End::Itself(Ended::Killed(number)) => format!("killed by {}", Signal::from_number(number)),
         End::Late(seconds) => format!("it ran past its timeout: killed after {seconds} s"),
         End::Interrupted(signal) => format!("interrupted by {signal}"),
     };
@@ -251,29 +251,17 @@ fn memory_file(content: &str) -> std::io::Result<File> {
 
 /// How a hook came to its end.
 enum End {
-    Exited(i32),
-    Killed(i32),
+    Itself(Ended),
     /// After so many seconds it was killed, with all that it started.
     Late(u64),
     /// The caller wants husk to end.
     Interrupted(Signal),
 }
 
-fn reap(child: &OwnedFd) -> nix::Result<End> {
-    loop {
-        match sys::process::reap(Some(child.as_fd()), true) {
-            Err(Errno::EINTR) | Ok(None) => {}
-            Ok(Some((_, libc::CLD_EXITED, status))) => return Ok(End::Exited(status)),
-            Ok(Some((_, _, signal))) => return Ok(End::Killed(signal)),
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
 /// Waits for the end, not longer than allowed.
 fn wait(child: &Child, seconds: Option<u64>, brood: Option<&Brood>) -> nix::Result<End> {
     if seconds.is_none() && !signal::are_held() {
-        return reap(&child.pidfd);
+        return reap(&child.pidfd).map(End::Itself);
     }
     /// Signals that are held back wake nobody.
     const LOOK: Duration = Duration::from_millis(100);
@@ -290,7 +278,7 @@ fn wait(child: &Child, seconds: Option<u64>, brood: Option<&Brood>) -> nix::Resu
         let mut fds = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return reap(&child.pidfd),
+            Ok(_) => return reap(&child.pidfd).map(End::Itself),
             Err(errno) => return Err(errno),
         }
         match end {
@@ -360,9 +348,7 @@ impl Drop for Brood {
 }
 
 fn children() -> Option<Vec<i32>> {
-    let text = sys::fd::read_whole("/proc/thread-self/children").ok()?;
-    let text = String::from_utf8(text).ok()?;
-    Some(text.split_whitespace().flat_map(str::parse).collect())
+    sys::process::children("/proc/thread-self/children").ok()
 }
 
 /// The end of what the hook wrote, on one line.

@@ -19,6 +19,7 @@ pub mod schedule;
 mod terminal;
 pub mod worker;
 
+pub use crate::sys::process::{Ended, reap};
 pub use lookup::DEFAULT_PATH;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,31 +50,6 @@ impl Process {
     pub fn end(&self) {
         let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
         let _ = reap(&self.pidfd);
-    }
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    Exited(u8),
-    Killed(i32),
-}
-
-impl Ended {
-    /// From `si_code` and `si_status`, waitid(2).
-    fn of(code: i32, status: i32) -> Ended {
-        match code {
-            libc::CLD_EXITED => Ended::Exited(status as u8),
-            _ => Ended::Killed(status),
-        }
-    }
-
-    /// As a shell tells it: the status, or 128 and the signal.
-    pub fn status(self) -> u8 {
-        match self {
-            Ended::Exited(status) => status,
-            Ended::Killed(signal) => 128u8.saturating_add(signal as u8),
-        }
     }
 }
 
@@ -178,17 +154,6 @@ fn no_process(errno: Errno) -> Error {
         }
         Errno::ENOMEM => error.hint("out of memory, or the pid namespace has no first process any more"),
         _ => error,
-    }
-}
-
-/// Waits until the process has ended, and reaps it.
-pub fn reap(pidfd: &OwnedFd) -> nix::Result<Ended> {
-    loop {
-        match sys::reap(Some(pidfd.as_fd()), true) {
-            Ok(Some((_, code, status))) => return Ok(Ended::of(code, status)),
-            Ok(None) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
     }
 }
 

@@ -116,7 +116,7 @@ fn not_here(error: Error) -> Error {
     error.hint("husk needs /proc, of the pid namespace that it is in")
 }
 
-/// `None` when there is no such process any more. The name before these fields may hold anything.
+/// `None` when there is no such process any more.
 fn stat_of(pid: Pid) -> Result<Option<Stat>> {
     let path = format!("/proc/{pid}/stat");
     // Its first kilobyte has far more than these fields.
@@ -131,8 +131,7 @@ fn stat_of(pid: Pid) -> Result<Option<Stat>> {
         })?,
     };
     let parse = || {
-        let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
-        let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+        let mut fields = sys::process::stat_fields(&text)?;
         let state = fields.next()?.chars().next()?;
         Some(Stat {
             state,

@@ -157,10 +157,8 @@ fn drain(
 fn reap_all(pid: Pid) -> Option<Ended> {
     let mut ended = None;
     loop {
-        match sys::process::reap(None, false) {
-            Ok(Some((which, code, status))) if which == pid => {
-                ended = Some(Ended::of(code, status));
-            }
+        match sys::process::reap_any() {
+            Ok(Some((which, how))) if which == pid => ended = Some(how),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => return ended,
         }

@@ -43,12 +43,8 @@ impl Handle {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
         let numbers = tasks.into_iter().flatten().flatten().flat_map(|task| {
             let path = task.path().join("children");
-            let text = path.to_str().map(sys::fd::read_whole);
-            let text = text.and_then(nix::Result::ok).unwrap_or_default();
-            String::from_utf8_lossy(&text)
-                .split_whitespace()
-                .flat_map(str::parse)
-                .collect::<Vec<i32>>()
+            let listed = path.to_str().map(sys::process::children);
+            listed.and_then(nix::Result::ok).unwrap_or_default()
         });
         let own = |child: &Handle| parent_of(child.pid) == Some(self.pid);
         let children = numbers.filter_map(Handle::open).filter(own).collect();
@@ -59,12 +55,10 @@ impl Handle {
     }
 }
 
-/// Field 4 of proc_pid_stat(5). The name before it may hold anything.
+/// Field 4 of proc_pid_stat(5).
 fn parent_of(pid: i32) -> Option<i32> {
     let text = sys::fd::read_beginning(&format!("/proc/{pid}/stat")).ok()?;
-    let rest = &text[text.iter().rposition(|&byte| byte == b')')? + 1..];
-    let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
-    fields.nth(1)?.parse().ok()
+    sys::process::stat_fields(&text)?.nth(1)?.parse().ok()
 }
 
 /// Who holds the lock, flock(2), of a file.

@@ -175,7 +175,7 @@ fn make(maps: &Maps, pointer: &str) -> Result<OwnedFd> {
                 .or_fail(fail)
             });
             drop(ours);
-            while process::reap(Some(pidfd.as_fd()), true) == Err(Errno::EINTR) {}
+            let _ = process::reap(pidfd);
             mapped
         }
     }

@@ -1,7 +1,8 @@
 //! Making processes, and handles to them.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::str::SplitAsciiWhitespace;
 
 use nix::Result;
 use nix::errno::Errno;
@@ -224,17 +225,52 @@ pub fn reset_signal_action(number: i32) {
     };
 }
 
-/// Waits for the end of a child and reaps it, waitid(2): `CLD_EXITED` or another `si_code`, and the
-/// status or signal. nix knows no real-time signals here. `None` while it runs and `wait` is false.
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Exited(u8),
+    /// By a signal; nix knows no real-time signals.
+    Killed(i32),
+}
+
+impl Ended {
+    /// As a shell tells it: the status, or 128 and the signal.
+    pub fn status(self) -> u8 {
+        match self {
+            Ended::Exited(status) => status,
+            Ended::Killed(signal) => 128u8.saturating_add(signal as u8),
+        }
+    }
+}
+
+/// Waits for the end of a child and reaps it.
 ///
 /// # Errors
 /// `ECHILD` if it isn't a child, or has been reaped.
-pub fn reap(pidfd: Option<BorrowedFd>, wait: bool) -> Result<Option<(Pid, i32, i32)>> {
-    let (kind, id) = match pidfd {
-        Some(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t),
-        None => (libc::P_ALL, 0),
-    };
-    let flags = libc::WEXITED | if wait { 0 } else { libc::WNOHANG };
+pub fn reap(pidfd: impl AsFd) -> Result<Ended> {
+    let id = pidfd.as_fd().as_raw_fd() as libc::id_t;
+    loop {
+        match waitid(libc::P_PIDFD, id, libc::WEXITED) {
+            Ok(Some((_, ended))) => return Ok(ended),
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Reaps a child that has ended, if there is one.
+///
+/// # Errors
+/// `ECHILD` if there are no children.
+pub fn reap_any() -> Result<Option<(Pid, Ended)>> {
+    waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG)
+}
+
+fn waitid(
+    kind: libc::idtype_t,
+    id: libc::id_t,
+    flags: libc::c_int,
+) -> Result<Option<(Pid, Ended)>> {
     // SAFETY: siginfo_t is plain old data, for which zeroes are valid.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel fills in the siginfo.
@@ -243,7 +279,24 @@ pub fn reap(pidfd: Option<BorrowedFd>, wait: bool) -> Result<Option<(Pid, i32, i
     let pid = unsafe { info.si_pid() };
     // SAFETY: as above.
     let status = unsafe { info.si_status() };
-    Ok((pid != 0).then(|| (Pid::from_raw(pid), info.si_code, status)))
+    let ended = match info.si_code {
+        libc::CLD_EXITED => Ended::Exited(status as u8),
+        _ => Ended::Killed(status),
+    };
+    Ok((pid != 0).then(|| (Pid::from_raw(pid), ended)))
+}
+
+/// The fields of proc_pid_stat(5) from the third on. The name before them may hold anything.
+pub fn stat_fields(stat: &[u8]) -> Option<SplitAsciiWhitespace<'_>> {
+    let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
+    Some(std::str::from_utf8(rest).ok()?.split_ascii_whitespace())
+}
+
+/// What a file of proc_pid_task_children(5) lists.
+pub fn children(path: &str) -> Result<Vec<i32>> {
+    let text = super::fd::read_whole(path)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.split_whitespace().flat_map(str::parse).collect())
 }
 
 /// Ends this process by a signal without a system call, where any call may wait for ever.

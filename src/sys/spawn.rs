@@ -59,7 +59,7 @@ pub fn spawn(recipe: &Recipe, last: impl FnOnce() -> Result<()>) -> Result<Child
             errno
         }
     };
-    let _ = through_signals(|| process::reap(Some(child.pidfd.as_fd()), true));
+    let _ = process::reap(child.pidfd);
     Err(told)
 }
 
@@ -88,6 +88,7 @@ fn become_it(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::Ended;
 
     fn shell(script: &str, path: &str) -> Result<Child> {
         let null = std::fs::File::open("/dev/null").unwrap();
@@ -103,19 +104,16 @@ mod tests {
         )
     }
 
-    fn end(child: &Child) -> (i32, i32) {
-        let (_, code, status) = process::reap(Some(child.pidfd.as_fd()), true)
-            .unwrap()
-            .unwrap();
-        (code, status)
+    fn end(child: &Child) -> Ended {
+        process::reap(&child.pidfd).unwrap()
     }
 
     #[test]
     fn it_runs_with_what_it_was_given() {
         let child = shell(r#"[ "$A" = b ] && [ "$PWD" = / ] && exit 7"#, "/bin/sh").unwrap();
-        assert_eq!(end(&child), (libc::CLD_EXITED, 7));
+        assert_eq!(end(&child), Ended::Exited(7));
         let child = shell("kill -PIPE $$", "/bin/sh").unwrap();
-        assert_eq!(end(&child), (libc::CLD_KILLED, libc::SIGPIPE));
+        assert_eq!(end(&child), Ended::Killed(libc::SIGPIPE));
     }
 
     #[test]
