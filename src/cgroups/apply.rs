@@ -110,16 +110,17 @@ impl Cgroup {
         let error = error.because(format!("this kernel has no {}", write.file));
         let there = files_of(&self.path());
         let near = did_you_mean(&write.file, there.iter().map(String::as_str));
-        let sized = |size: &String| write.file.split('.').nth(1) == Some(size);
         match controller {
-            "hugetlb" if near.is_some() && huge_page_sizes().iter().any(sized) => {
-                error.maybe_hint(near)
-            }
             "hugetlb" => {
                 let sizes = huge_page_sizes();
-                error.hint(match sizes.is_empty() {
-                    true => "it has no huge pages".into(),
-                    false => format!("its huge pages are of {}", sizes.join(", ")),
+                let mut parts = write.file.split('.');
+                let is_sized = parts
+                    .nth(1)
+                    .is_some_and(|part| sizes.iter().any(|s| s == part));
+                error.hint(match near {
+                    Some(near) if is_sized => near,
+                    _ if sizes.is_empty() => "it has no huge pages".into(),
+                    _ => format!("its huge pages are of {}", sizes.join(", ")),
                 })
             }
             "memory" if write.file.starts_with("memory.swap") => error

@@ -99,14 +99,7 @@ pub fn create(request: &Request) -> Result<Created> {
     let whereabouts = plan.whereabouts.take();
     let ground = trace::step("look at the cgroup's place", || {
         Ground::survey(whereabouts.as_ref(), request, &mut plan)
-    });
-    // What occupies the place may be the container of another `create` of this id, which has won.
-    let ground = match ground {
-        Err(_) if Home::open(request.root, request.id)?.is_some() => {
-            return Err(record::taken(request.id));
-        }
-        ground => ground?,
-    };
+    })?;
     trace::step("open root and sources", || plan.rootfs.open_sources())?;
 
     let mut work = Work::begin(request, &plan, &ground, notify)?;

@@ -2,6 +2,7 @@
 
 use super::create::{Cgroups, Request};
 use super::plan::Plan;
+use super::record::{self, Home};
 use super::rootless::{self, Whereabouts};
 use crate::cgroups::systemd::{Scope, Wanted};
 use crate::cgroups::{Place, Site};
@@ -19,6 +20,20 @@ pub enum Ground<'h> {
 impl<'h> Ground<'h> {
     /// Looks at the place, and changes nothing there.
     pub fn survey(
+        whereabouts: Option<&'h Whereabouts>,
+        request: &Request,
+        plan: &mut Plan,
+    ) -> Result<Ground<'h>> {
+        match Ground::look(whereabouts, request, plan) {
+            // What occupies the place may be the container of another command for this id, which has won.
+            Err(_) if Home::open(request.root, request.id)?.is_some() => {
+                Err(record::taken(request.id))
+            }
+            ground => ground,
+        }
+    }
+
+    fn look(
         whereabouts: Option<&'h Whereabouts>,
         request: &Request,
         plan: &mut Plan,

@@ -165,18 +165,17 @@ impl Search<'_> {
             names.extend(self.view.list(&directory));
             dangling = dangling.or_else(|| self.dangling(&directory.join(name)));
         }
-        let others = names.iter().map(String::as_str);
-        let near = nearest(name, others.filter(|other| *other != name));
-        let hint = match near {
-            _ if let Some(words) = dangling => words,
-            _ if let Some(words) = split(name) => words,
-            Some(other) => format!("did you mean {other}?"),
-            None if names.is_empty() => format!(
-                "none of the directories of $PATH has a file: is the image in {}?",
-                self.bundle.dir.join(self.root()).display()
-            ),
-            None => format!("$PATH is {}", self.path()),
-        };
+        let hint = dangling.or_else(|| split(name)).unwrap_or_else(|| {
+            let others = names.iter().map(String::as_str);
+            match nearest(name, others.filter(|other| *other != name)) {
+                Some(other) => format!("did you mean {other}?"),
+                None if names.is_empty() => format!(
+                    "none of the directories of $PATH has a file: is the image in {}?",
+                    self.bundle.dir.join(self.root()).display()
+                ),
+                None => format!("$PATH is {}", self.path()),
+            }
+        });
         self.error(message).hint(hint)
     }
 
@@ -201,10 +200,8 @@ impl Search<'_> {
             .process
             .cwd()
             .join(path.parent().unwrap_or(Path::new("/")));
-        if let Some(words) = self.dangling(&self.process.cwd().join(path)) {
-            return words;
-        }
-        if let Some(words) = path.to_str().and_then(split) {
+        let dangling = self.dangling(&self.process.cwd().join(path));
+        if let Some(words) = dangling.or_else(|| split(path.to_str()?)) {
             return words;
         }
         let names = self.view.list(&directory);
