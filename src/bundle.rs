@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result, Step};
 
-pub use nearest::{did_you_mean, nearest};
+pub use nearest::{beside, did_you_mean, nearest};
 pub use schema::near_capability;
 pub use validate::lists::number_list;
 pub use validate::sysctl::sysctl_path;
@@ -206,7 +206,9 @@ impl Bundle {
         if let Some((spec, _)) = &parsed {
             validate::config(spec, &mut findings);
         }
-        let warnings = findings.warnings(CONFIG)?;
+        let warnings = findings
+            .warnings(CONFIG)
+            .map_err(|error| with_hint_of_check(error, &raw))?;
         let Some((spec, extra)) = parsed else {
             return Err(Error::new(CONFIG).because("not understood"));
         };
@@ -230,8 +232,12 @@ pub fn read_config(dir: &Path) -> Result<Vec<u8>> {
         .open(&path)
         .step("open", path.display())
         .map_err(|error| match error.code() {
-            Some(nix::errno::Errno::ENOENT) => {
+            Some(nix::errno::Errno::ENOENT) if dir.is_dir() => {
                 error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
+            }
+            Some(nix::errno::Errno::ENOENT) => {
+                let advice = beside(dir);
+                error.hint(format!("there is no directory {}: {advice}", dir.display()))
             }
             _ => error,
         })?;
@@ -302,6 +308,20 @@ pub fn check(raw: &[u8]) -> Vec<Finding> {
         validate::config(&spec, &mut findings);
     }
     findings.0
+}
+
+/// What [`check`] advises at the place of an error: the fast way doesn't see what stands there instead.
+#[cold]
+fn with_hint_of_check(error: Error, raw: &[u8]) -> Error {
+    if error.remedy().is_some() {
+        return error;
+    }
+    let at = error.pointer().unwrap_or_default();
+    let hint = check(raw)
+        .into_iter()
+        .find(|found| found.severity == Severity::Error && found.pointer == at)
+        .and_then(|found| found.hint);
+    error.maybe_hint(hint)
 }
 
 /// The types that the slow way makes of a config.json, where it makes any: those of the fast way.

@@ -267,7 +267,12 @@ impl Container {
         let refuse = |words: &'static str| Err(Error::new(words).on(id));
         match container.status()? {
             Status::Created => {}
-            Status::Stopped => return refuse("cannot start a container that has stopped:"),
+            Status::Stopped => {
+                let words = "cannot start a container that has stopped:";
+                let hint =
+                    "it can't be started again: `husk delete` it, then `husk create` it anew";
+                return refuse(words).map_err(|error: Error| error.hint(hint));
+            }
             Status::Running => return refuse("cannot start an already running container:"),
             Status::Paused => return refuse("cannot start a container in the paused state:"),
             Status::Creating => return refuse("cannot start a container in the creating state:"),

@@ -57,6 +57,8 @@ impl Source for [u8] {
 pub enum Format {
     Elf(Elf),
     Script(Script),
+    /// A `#!` line, but not from the first byte on: the kernel doesn't see it.
+    Preceded(&'static str),
     /// No format of the kernel's own; binfmt_misc may have one.
     Unknown,
     Empty,
@@ -131,10 +133,19 @@ impl Format {
                  remove it from all lines (sed -i 's/\\r$//')",
             ),
             Format::Elf(_) | Format::Script(_) => None,
+            Format::Preceded(what) => Some(Fault {
+                errno: Errno::ENOEXEC,
+                words: format!(
+                    "{what} before its #! line, which must begin with the first byte: remove it"
+                ),
+                foreign: false,
+            }),
             Format::Empty => fault(Errno::ENOEXEC, "the file is empty"),
             Format::Unknown => Some(Fault {
                 errno: Errno::ENOEXEC,
-                words: "it is neither an ELF program nor a script with a #! line".into(),
+                words: "it is neither an ELF program nor a script with a #! line: \
+                        begin a script with the line #!/bin/sh"
+                    .into(),
                 foreign: true,
             }),
         }
@@ -215,6 +226,12 @@ pub fn inspect(source: &(impl Source + ?Sized)) -> io::Result<Format> {
         [] => Format::Empty,
         [b'#', b'!', line @ ..] => script(line),
         [0x7f, b'E', b'L', b'F', ..] => Format::Elf(elf(source, head)?),
+        [0xef, 0xbb, 0xbf, b'#', b'!', ..] => {
+            Format::Preceded("a byte order mark (EF BB BF, as Windows writes it) stands")
+        }
+        [b' ' | b'\t' | b'\r' | b'\n', ..] if head.trim_ascii_start().starts_with(b"#!") => {
+            Format::Preceded("blanks or empty lines stand")
+        }
         _ => Format::Unknown,
     })
 }

@@ -13,6 +13,9 @@ fuzz_target!(|file: &[u8]| {
         Format::Unknown => {
             assert!(!file.is_empty() && !file.starts_with(b"#!") && !file.starts_with(b"\x7fELF"));
         }
+        Format::Preceded(_) => {
+            assert!(!file.starts_with(b"#!") && file.windows(2).any(|two| two == b"#!"));
+        }
         Format::Script(script) => {
             assert!(file.starts_with(b"#!"));
             let expected = kernel_script(file);

@@ -1,11 +1,13 @@
 //! "did you mean": the known word closest to one that is not known.
 
+use std::path::Path;
+
 /// The longest word worth comparing: no name of the specification is longer.
 const LONGEST: usize = 64;
 
 /// The known word that `word` was most likely meant to be. Letter case doesn't count; else one
-/// edit in three letters may differ, or `word` is a distinctive part of the known one
-/// (`NOFILE` for `RLIMIT_NOFILE`).
+/// edit in three letters may differ, or one is a distinctive part of the other (`NOFILE` for
+/// `RLIMIT_NOFILE`).
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = word.to_ascii_lowercase();
     if letters.is_empty() || letters.len() > LONGEST {
@@ -13,6 +15,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     }
     let mut closest: Option<(usize, &str)> = None;
     let mut containing = None;
+    let mut contained: Option<&str> = None;
     for candidate in known {
         let other = candidate.to_ascii_lowercase();
         let allowed = match letters.len().min(other.len()) {
@@ -27,13 +30,46 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         if containing.is_none() && letters.len() >= 3 && other.contains(&letters) {
             containing = Some(candidate);
         }
+        let is_longest = contained.is_none_or(|best| best.len() < other.len());
+        if other.len() >= 4 && letters.contains(&other) && is_longest {
+            contained = Some(candidate);
+        }
     }
-    closest.map(|(_, candidate)| candidate).or(containing)
+    closest
+        .map(|(_, candidate)| candidate)
+        .or(containing)
+        .or(contained)
 }
 
 /// The hint made of [`nearest`].
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, known).map(|candidate| format!("did you mean {candidate}?"))
+}
+
+/// What else could have been meant by a path of this machine that isn't there.
+pub fn beside(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("");
+    let mut parts = path.iter().filter_map(|part| part.to_str());
+    if let Some(part) = parts.find(|part| *part == "~" || part.starts_with('$')) {
+        return format!("{part} means something to a shell only: write the whole path");
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let names: Vec<String> = std::fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .take(4096)
+        .collect();
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(other) => format!("did you mean {}?", parent.join(other).display()),
+        None => match std::fs::symlink_metadata(parent) {
+            Ok(_) => format!("create {}, or correct the path", path.display()),
+            Err(_) => format!("{} isn't there either", parent.display()),
+        },
+    }
 }
 
 /// What other programs call a value.
@@ -46,6 +82,9 @@ pub fn also_called(name: &str) -> Option<&'static str> {
         "ARM64" | "ARMV8" => "SCMP_ARCH_AARCH64",
         "ARMHF" | "ARMV7" | "ARMV7L" | "ARMEL" => "SCMP_ARCH_ARM",
         "PPC64EL" => "SCMP_ARCH_PPC64LE",
+        "RT" | "REALTIME" | "REAL-TIME" | "IOPRIO_CLASS_REALTIME" => "IOPRIO_CLASS_RT",
+        "BE" | "BEST-EFFORT" | "BEST_EFFORT" => "IOPRIO_CLASS_BE",
+        "NORMAL" | "SCHED_NORMAL" | "SCHED_CFS" => "SCHED_OTHER",
         _ => return None,
     })
 }
@@ -115,6 +154,12 @@ mod tests {
             ("net", &namespaces[..], Some("network")),
             ("mnt", &namespaces[..], Some("mount")),
             ("usr", &namespaces[..], Some("user")),
+            ("network_namespace", &namespaces[..], Some("network")),
+            (
+                "RLIMIT_NOFILE_SOFT_LIMIT",
+                &rlimits[..],
+                Some("RLIMIT_NOFILE"),
+            ),
             ("", &namespaces[..], None),
             ("x", &namespaces[..], None),
         ] {

@@ -55,6 +55,7 @@ pub(super) fn config(spec: &Spec, findings: &mut Findings) {
 
 fn linux(spec: &Spec, linux: &Linux, findings: &mut Findings) {
     namespaces::namespaces(linux, findings);
+    namespaces::mounts_of_the_host(spec, findings);
     ids::user_namespace(linux, findings);
     namespaces::time_offsets(linux, findings);
     devices::devices(linux, findings);

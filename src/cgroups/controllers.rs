@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use super::file;
 use super::hierarchy::{Hierarchy, mounts};
 use super::tree::Place;
+use crate::bundle::did_you_mean;
 use crate::error::{Error, Result, Step, phrase};
 
 const CONTROLLERS: &str = "cgroup.controllers";
@@ -144,6 +145,11 @@ impl Hierarchy {
     }
 }
 
+/// Those of cgroup v2 whose files take values (cgroup-v2.rst).
+const KNOWN: [&str; 8] = [
+    "cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma",
+];
+
 /// Why the root hasn't got it.
 fn absent(mount: &Path, controller: &str) -> (String, Option<String>) {
     let old = match controller {
@@ -191,7 +197,7 @@ fn absent(mount: &Path, controller: &str) -> (String, Option<String>) {
                 "no {controller} controller is on cgroup v2 at {}, nor does /proc/cgroups know one",
                 mount.display()
             ),
-            None,
+            did_you_mean(controller, KNOWN),
         ),
     }
 }

@@ -68,7 +68,7 @@ pub static GLOBAL: &[GlobalOption] = &[
     value(
         "log-level",
         "error|warning|info|debug",
-        "What goes into the log [default: error]",
+        "What goes into the log [default: error in a log file, else warning]",
     ),
     flag("debug", None, "Same as --log-level debug"),
     flag("systemd-cgroup", None, "Same as --cgroup-manager systemd"),

@@ -21,8 +21,17 @@ fn parse_signal(text: &str) -> Result<Signal, String> {
     text.parse().map_err(|why| {
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        // Of three letters every signal is near to some other.
-        let known = crate::signal::names().filter(|_| name.len() > 3);
+        // Of three letters every signal is near to some other: there a letter may lack, or stand elsewhere.
+        let sorted = |text: &str| {
+            let mut letters: Vec<u8> = text.bytes().collect();
+            letters.sort_unstable();
+            letters
+        };
+        let known = crate::signal::names().filter(|known| match name.len() {
+            0..=2 => false,
+            3 => known.len() == 4 || sorted(known) == sorted(name),
+            _ => true,
+        });
         match did_you_mean(name, known) {
             Some(hint) => format!("{why}: {hint}"),
             None => why,

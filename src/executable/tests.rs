@@ -128,4 +128,18 @@ fn other_files_are_nothing_to_the_kernel() {
     assert_eq!(inspect(&b""[..]).unwrap(), Format::Empty);
     assert_eq!(inspect(&b"echo hello\n"[..]).unwrap(), Format::Unknown);
     assert_eq!(inspect(&b"#"[..]).unwrap(), Format::Unknown);
+    assert_eq!(inspect(&b"\n# !\n"[..]).unwrap(), Format::Unknown);
+}
+
+#[test]
+fn a_line_of_its_interpreter_that_is_not_the_first_is_told() {
+    for (file, what) in [
+        (&b"\xef\xbb\xbf#!/bin/sh\n"[..], "byte order mark"),
+        (b"\n#!/bin/sh\n", "empty lines"),
+        (b"  #!/bin/sh\n", "blanks"),
+    ] {
+        let fault = inspect(file).unwrap().fault().unwrap();
+        assert_eq!(fault.errno, Errno::ENOEXEC);
+        assert!(fault.words.contains(what), "{}", fault.words);
+    }
 }

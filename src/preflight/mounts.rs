@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
 
 use super::view::{self, Content, Limits, Lost, View};
 use super::{filesystem, with_phrase};
-use crate::bundle::{Bundle, Finding, nearest};
+use crate::bundle::{Bundle, Finding, beside};
 use crate::rootfs::lexical;
 use crate::rootfs::options::Options;
 use crate::rootfs::overlay::{LOWER, UPPER};
@@ -95,32 +95,6 @@ fn root(bundle: &Bundle, findings: &mut Vec<Finding>) -> Option<View> {
         );
     }
     Some(View::new(layers))
-}
-
-/// What else could have been meant by a path that isn't there.
-fn beside(path: &Path) -> String {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("");
-    let mut parts = path.iter().filter_map(|part| part.to_str());
-    if let Some(part) = parts.find(|part| *part == "~" || part.starts_with('$')) {
-        return format!("{part} means something to a shell only: write the whole path");
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let names: Vec<String> = std::fs::read_dir(parent)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .take(4096)
-        .collect();
-    match nearest(name, names.iter().map(String::as_str)) {
-        Some(other) => format!("did you mean {}?", parent.join(other).display()),
-        None => match std::fs::symlink_metadata(parent) {
-            Ok(_) => format!("create {}, or correct the path", path.display()),
-            Err(_) => format!("{} isn't there either", parent.display()),
-        },
-    }
 }
 
 /// Layers that annotations put over the root, the topmost first.

@@ -288,7 +288,7 @@ impl Search<'_> {
             None => match format {
                 Format::Elf(elf) => self.loader(name, &elf, findings),
                 Format::Script(script) => self.script(name, &script, depth, findings),
-                Format::Empty | Format::Unknown => {}
+                Format::Preceded(_) | Format::Empty | Format::Unknown => {}
             },
         }
     }
@@ -445,7 +445,7 @@ fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
     let (what, needed) = match &format {
         Format::Script(script) => ("the interpreter of its #! line,", script.interpreter()),
         Format::Elf(elf) => ("its loader", elf.interpreter()?),
-        Format::Empty | Format::Unknown => return None,
+        Format::Preceded(_) | Format::Empty | Format::Unknown => return None,
     };
     let hint = || format!("{what} {} is missing", needed.display());
     (!needed.exists()).then(|| (Errno::ENOENT, Some(hint())))

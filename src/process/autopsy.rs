@@ -41,7 +41,7 @@ fn examine_below(path: &Path, depth: usize) -> Option<String> {
                 Some(format!("{what}: {why}"))
             })
         }
-        Format::Empty | Format::Unknown => None,
+        Format::Preceded(_) | Format::Empty | Format::Unknown => None,
     }
 }
 

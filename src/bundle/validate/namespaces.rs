@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::{Finding, Findings, Origin, absolute, namespace, quote};
 use crate::bundle::did_you_mean;
@@ -24,6 +24,17 @@ pub fn namespaces(linux: &Linux, findings: &mut Findings) {
         {
             absolute(path, || format!("/linux/namespaces/{i}/path"), findings);
         }
+    }
+}
+
+/// Mounts are then made in the host's tree, for all to see until the container is deleted.
+pub fn mounts_of_the_host(spec: &Spec, findings: &mut Findings) {
+    let origin = namespace(spec.linux().as_ref(), LinuxNamespaceType::Mount);
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    if matches!(origin, Origin::Inherited) && !mounts.is_empty() {
+        let message = "no mount namespace: the container's mounts are made in the host's, and a chroot alone confines it";
+        let hint = "add {\"type\": \"mount\"} to /linux/namespaces";
+        findings.push(Finding::warning("/linux/namespaces", message).hint(hint));
     }
 }
 

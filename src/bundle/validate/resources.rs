@@ -41,8 +41,20 @@ pub fn resources(resources: &LinuxResources, findings: &mut Findings) {
         };
         let pointer = child(&format!("{POINTER}/unified"), file);
         let message = format!("{} is no file of a cgroup: {why}", quote(file));
-        findings.push(Finding::error(pointer, message).hint("as in memory.high"));
+        let hint = undotted(file).unwrap_or_else(|| "as in memory.high".into());
+        findings.push(Finding::error(pointer, message).hint(hint));
     }
+}
+
+/// A name whose parts are joined by something else than dots, as a shell or systemd would have them.
+fn undotted(file: &str) -> Option<String> {
+    const CONTROLLERS: [&str; 9] = [
+        "cgroup", "cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma",
+    ];
+    let (controller, _) = file.split_once(['_', '-', ' '])?;
+    let name = file.replace(['_', '-', ' '], ".");
+    (CONTROLLERS.contains(&controller) && !file.contains(['.', '/']))
+        .then(|| format!("did you mean {name}?"))
 }
 
 fn device_rule(rule: &LinuxDeviceCgroup, i: usize, findings: &mut Findings) {

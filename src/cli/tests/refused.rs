@@ -160,6 +160,16 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
             "",
         ),
         ("kill c FOO", "kill: unknown signal \"FOO\"", ""),
+        (
+            "kill c SIGTRM",
+            "kill: unknown signal \"SIGTRM\": did you mean TERM?",
+            "",
+        ),
+        (
+            "kill c HPU",
+            "kill: unknown signal \"HPU\": did you mean HUP?",
+            "",
+        ),
         ("kill c 65", "kill: signal 65 is not between 0 and 64", ""),
         ("kill -9 c", "kill: unknown option -9", "husk kill ID 9"),
         (
