@@ -4,6 +4,7 @@
 //! wrong is a [`Finding`] with a JSON pointer. `create` takes the first error, and all warnings;
 //! [`check`] returns everything.
 
+mod habits;
 mod nearest;
 mod parse;
 mod repair;
@@ -26,7 +27,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result, Step};
 
-pub use nearest::{beside, did_you_mean, nearest};
+pub use habits::{arguments, mount_word, number, shell};
+pub use nearest::{advise, beside, did_you_mean, nearest};
 pub use schema::near_capability;
 pub use validate::lists::number_list;
 pub use validate::sysctl::sysctl_path;
@@ -234,6 +236,9 @@ pub fn read_config(dir: &Path) -> Result<Vec<u8>> {
         .map_err(|error| match error.code() {
             Some(nix::errno::Errno::ENOENT) if dir.is_dir() => {
                 error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
+            }
+            Some(nix::errno::Errno::ENOTDIR) => {
+                error.hint("a bundle is the directory that holds config.json, not a file")
             }
             Some(nix::errno::Errno::ENOENT) => {
                 let advice = beside(dir);

@@ -15,6 +15,7 @@ use crate::commands::{self, Command, Global, Tail};
 use crate::error::Result;
 
 mod examples;
+mod habits;
 mod options;
 mod usage;
 

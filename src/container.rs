@@ -130,7 +130,7 @@ pub fn look_up(root: &Path, id: &str) -> Result<Found> {
 pub fn find(root: &Path, id: &str) -> Result<Container> {
     match look_up(root, id)? {
         Found::Container(container) => Ok(*container),
-        Found::Remains(_) | Found::Nothing => Err(missing(id)),
+        Found::Remains(_) | Found::Nothing => Err(missing(id).maybe_hint(record::other(root, id))),
     }
 }
 
@@ -256,12 +256,14 @@ impl Container {
 
     /// Lets the program run, and says why it doesn't if it doesn't. With a `manager`, who waits at that
     /// socket for the container to be ready, more is to be waited for.
-    /// An observer gets the seccomp listener in place of the agent.
+    /// An observer gets the seccomp listener in place of the agent. What fails is explained while the
+    /// container is still there, with its bundle.
     pub fn start(
         root: &Path,
         id: &str,
         manager: Option<&OsStr>,
         observer: Option<&mut Observer>,
+        explain: impl FnOnce(Error, &Path) -> Error,
     ) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
         let refuse = |words: &'static str| Err(Error::new(words).on(id));
@@ -273,8 +275,14 @@ impl Container {
                     "it can't be started again: `husk delete` it, then `husk create` it anew";
                 return refuse(words).map_err(|error: Error| error.hint(hint));
             }
-            Status::Running => return refuse("cannot start an already running container:"),
-            Status::Paused => return refuse("cannot start a container in the paused state:"),
+            Status::Running => {
+                return refuse("cannot start an already running container:")
+                    .map_err(|error: Error| error.hint("`husk exec` runs one more program in it"));
+            }
+            Status::Paused => {
+                return refuse("cannot start a container in the paused state:")
+                    .map_err(|error: Error| error.hint("`husk resume` lets it go on"));
+            }
             Status::Creating => return refuse("cannot start a container in the creating state:"),
         }
         let readiness = match manager {
@@ -296,10 +304,11 @@ impl Container {
         match started {
             // runtime.md, "Lifecycle", 8 and 10: then the container is stopped and deleted.
             Err(error) if error.pointer().is_some_and(|at| at.starts_with("/hooks/")) => {
+                let error = explain(error, container.bundle());
                 container.destroy()?;
                 Err(error)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(explain(error, container.bundle())),
             Ok(()) => match readiness.zip(container.pid()) {
                 Some((readiness, pid)) => Ok(Some(Started {
                     readiness,

@@ -59,6 +59,8 @@ pub enum Format {
     Script(Script),
     /// A `#!` line, but not from the first byte on: the kernel doesn't see it.
     Preceded(&'static str),
+    /// A program of another system.
+    Foreign(&'static str),
     /// No format of the kernel's own; binfmt_misc may have one.
     Unknown,
     Empty,
@@ -139,6 +141,11 @@ impl Format {
                     "{what} before its #! line, which must begin with the first byte: remove it"
                 ),
                 foreign: false,
+            }),
+            Format::Foreign(system) => Some(Fault {
+                errno: Errno::ENOEXEC,
+                words: format!("it is a program for {system}: build it for Linux"),
+                foreign: true,
             }),
             Format::Empty => fault(Errno::ENOEXEC, "the file is empty"),
             Format::Unknown => Some(Fault {
@@ -229,6 +236,8 @@ pub fn inspect(source: &(impl Source + ?Sized)) -> io::Result<Format> {
         [0xef, 0xbb, 0xbf, b'#', b'!', ..] => {
             Format::Preceded("a byte order mark (EF BB BF, as Windows writes it) stands")
         }
+        [0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe, ..] => Format::Foreign("macOS"),
+        [b'M', b'Z', ..] => Format::Foreign("Windows"),
         [b' ' | b'\t' | b'\r' | b'\n', ..] if head.trim_ascii_start().starts_with(b"#!") => {
             Format::Preceded("blanks or empty lines stand")
         }

@@ -172,7 +172,7 @@ pub fn mount_label(linux: Option<&Linux>) -> Option<String> {
         return Some(label);
     }
     log::warning(format_args!(
-        "config.json /linux/mountLabel: {label:?} is left out: SELinux is not enabled on this host"
+        "config.json (/linux/mountLabel): label {label:?} is left out: SELinux is not enabled in this kernel"
     ));
     None
 }

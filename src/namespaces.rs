@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, fstat, stat};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 
@@ -279,6 +280,21 @@ impl Plan {
         Ok(())
     }
 
+    fn refused_offsets(&self, errno: Errno) -> Error {
+        let error = Error::new("make time namespace").errno(errno);
+        let impossible = self.offsets.lines().find_map(|line| {
+            let mut words = line.split(' ');
+            let (clock, seconds) = (words.next()?, words.next()?.parse().ok()?);
+            Some((clock, impossible_offset(clock, seconds)?))
+        });
+        match impossible {
+            Some((clock, why)) => error
+                .at(format!("/linux/timeOffsets/{clock}/secs"))
+                .because(why),
+            None => error.at("/linux/timeOffsets"),
+        }
+    }
+
     /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it.
     pub fn make_time(&self) -> Result<()> {
         if !self.new.contains(NEWTIME) {
@@ -291,7 +307,8 @@ impl Plan {
         };
         unshare(NEWTIME).or_fail(fail)?;
         if !self.offsets.is_empty() {
-            files::tell_kernel("/proc/self/timens_offsets", &self.offsets).or_fail(fail)?;
+            files::tell_kernel("/proc/self/timens_offsets", &self.offsets)
+                .or_fail(|errno| self.refused_offsets(errno))?;
         }
         let namespace = open(
             "/proc/self/ns/time_for_children",
@@ -322,6 +339,27 @@ impl Plan {
         nix::unistd::setresgid(gid, gid, gid)
             .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
             .or_fail(|errno| Error::new("become root of the user namespace").errno(errno))
+    }
+}
+
+/// Why a clock can't be put forward by so many seconds: time_namespaces(7) has it from 0 to 146 years.
+pub fn impossible_offset(clock: &str, seconds: i64) -> Option<String> {
+    const LATEST: i64 = i64::MAX / 2_000_000_000;
+    let id = match clock {
+        "monotonic" => ClockId::CLOCK_MONOTONIC,
+        "boottime" => ClockId::CLOCK_BOOTTIME,
+        _ => return None,
+    };
+    let now = clock_gettime(id).ok()?.tv_sec();
+    match now.checked_add(seconds) {
+        Some(0..=LATEST) => None,
+        Some(i64::MIN..=-1) => Some(format!(
+            "the clock would be below zero: it is at {now} s, so {} is the least",
+            -now
+        )),
+        _ => Some(format!(
+            "the clock would be beyond the {LATEST} s that it can show"
+        )),
     }
 }
 

@@ -16,6 +16,7 @@ fuzz_target!(|file: &[u8]| {
         Format::Preceded(_) => {
             assert!(!file.starts_with(b"#!") && file.windows(2).any(|two| two == b"#!"));
         }
+        Format::Foreign(_) => assert!(matches!(file[0], 0xcf | 0xca | b'M')),
         Format::Script(script) => {
             assert!(file.starts_with(b"#!"));
             let expected = kernel_script(file);

@@ -173,6 +173,10 @@ impl Scene {
         self.bundle = match words[0] {
             "set" => bundle.set(words[1], json(2)),
             "drop" => bundle.remove(words[1]),
+            "long" => {
+                let text = words[2].to_owned() + &"x".repeat(words[3].parse().unwrap());
+                bundle.set(words[1], Value::String(text))
+            }
             "file" => bundle.file(words[1], "x"),
             "dir" => bundle.dir(words[1]),
             "args" => bundle.args(&words[1..]),

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+
+use crate::error::Error;
+
 /// The longest word worth comparing: no name of the specification is longer.
 const LONGEST: usize = 64;
 
@@ -72,6 +76,14 @@ pub fn beside(path: &Path) -> String {
     }
 }
 
+/// With what may have been meant by a path that isn't there.
+pub fn advise(error: Error, path: &Path) -> Error {
+    match error.code() {
+        Some(Errno::ENOENT) if error.remedy().is_none() => error.hint(beside(path)),
+        _ => error,
+    }
+}
+
 /// What other programs call a value.
 pub fn also_called(name: &str) -> Option<&'static str> {
     let upper = name.to_ascii_uppercase();
@@ -84,6 +96,10 @@ pub fn also_called(name: &str) -> Option<&'static str> {
         "PPC64EL" => "SCMP_ARCH_PPC64LE",
         "RT" | "REALTIME" | "REAL-TIME" | "IOPRIO_CLASS_REALTIME" => "IOPRIO_CLASS_RT",
         "BE" | "BEST-EFFORT" | "BEST_EFFORT" => "IOPRIO_CLASS_BE",
+        "CHAR" | "CHARACTER" => "c",
+        "BLOCK" => "b",
+        "FIFO" | "PIPE" => "p",
+        "ALL" => "a",
         "NORMAL" | "SCHED_NORMAL" | "SCHED_CFS" => "SCHED_OTHER",
         _ => return None,
     })
@@ -96,13 +112,24 @@ pub fn aliases(name: &str) -> &'static [&'static str] {
             "target",
             "dst",
             "mountpoint",
+            "mountPath",
+            "mount_path",
             "containerPath",
             "container_path",
+            "dest",
+            "to",
+            "where",
         ],
+        "type" => &["kind", "name", "resource"],
+        "defaultAction" => &["default", "default_action"],
+        "op" => &["operator", "cmp", "comparison"],
+        "cwd" => &["workingDir", "workdir", "working_dir", "WorkingDir"],
         "containerID" => &["container", "inside"],
         "hostID" => &["host", "outside"],
         "names" => &["name", "syscall", "syscalls"],
-        "path" => &["file", "filename", "source"],
+        "path" => &[
+            "file", "filename", "source", "command", "cmd", "exec", "rootfs",
+        ],
         _ => &[],
     }
 }

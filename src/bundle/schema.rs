@@ -5,6 +5,7 @@ mod table;
 
 use serde_json::{Map, Value};
 
+use super::habits;
 use super::nearest::{aliases, also_called};
 use super::{Finding, Findings, did_you_mean, nearest};
 use crate::error::pointer_key;
@@ -156,7 +157,10 @@ impl Walk<'_> {
                     self.error(message, range.whole(number.as_f64()));
                 } else if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
                     let message = format!("expected {}, got the number {number}", range.words);
-                    let hint = format!("from {} to {}", range.min, range.max);
+                    let hint = match self.pointer.contains("/rlimits/") {
+                        true => format!("from 0 to {}, which is no limit", range.max),
+                        false => format!("from {} to {}", range.min, range.max),
+                    };
                     self.error(message, Some(hint));
                 }
             }
@@ -177,6 +181,7 @@ impl Walk<'_> {
                 let message = format!("expected {}, got {}", kind.words(), describe(value));
                 let hint = self
                     .list_of_texts(kind, value)
+                    .or_else(|| habits::form(&self.pointer, value))
                     .or_else(|| kind.remedy(value));
                 self.error(message, hint);
             }
@@ -195,12 +200,7 @@ impl Walk<'_> {
             None => format!("{key}={value}"),
         };
         match (name, value) {
-            ("args", Value::String(text)) => {
-                let words: Vec<&str> = text.split_ascii_whitespace().collect();
-                (1..=8)
-                    .contains(&words.len())
-                    .then(|| format!("write {words:?}"))
-            }
+            ("args", Value::String(text)) => habits::arguments(text),
             ("env", Value::Object(map)) => map
                 .iter()
                 .next()
@@ -231,6 +231,10 @@ impl Walk<'_> {
             for key in map.keys().filter(|key| known().all(|k| k != *key)) {
                 let hint = table::home(key)
                     .map(|place| format!("its place is {place}"))
+                    .or_else(|| {
+                        let place = habits::place(&self.pointer, key)?;
+                        Some(format!("its place is {place}"))
+                    })
                     .or_else(|| did_you_mean(key, known()));
                 self.below(key, |walk| {
                     walk.warning("unknown property, ignored".into(), hint);
@@ -368,16 +372,7 @@ impl Range {
         if text.parse::<i128>().is_ok() {
             return Some(format!("write {text} without quotes"));
         }
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            _ => return None,
-        };
-        let bytes = digits.trim().parse::<u32>().ok()?;
-        Some(format!("write it in bytes: {}", i128::from(bytes) << shift))
+        habits::number(text).filter(|hint| hint.contains("bytes"))
     }
 }
 

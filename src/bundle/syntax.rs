@@ -64,8 +64,23 @@ fn foreign_encoding(raw: &[u8]) -> Option<(&'static str, &'static str)> {
             "convert it with iconv -f UTF-16 -t UTF-8",
         )),
         [0x1f, 0x8b, ..] => Some(("the file is compressed by gzip", "unpack it with gunzip")),
+        _ if raw.starts_with(b"---\n") || is_yaml(raw) => Some((
+            "the file is not JSON; it looks like YAML",
+            "convert it: config.json is JSON, with braces and double quotes",
+        )),
         _ => None,
     }
+}
+
+/// `ociVersion: 1.0.0`, and no brace before.
+fn is_yaml(raw: &[u8]) -> bool {
+    let mut lines = raw.split(|byte| *byte == b'\n');
+    let first = lines.find(|line| !line.trim_ascii().is_empty() && line[0] != b'#');
+    first.is_some_and(|line| {
+        let end = line.iter().position(|byte| !byte.is_ascii_alphanumeric());
+        let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+        !name.is_empty() && (rest.starts_with(b": ") || rest.trim_ascii() == b":")
+    })
 }
 
 /// The byte at which the parser stopped and what surrounds it.
@@ -129,7 +144,45 @@ impl<'a> Place<'a> {
                 "" => format!("`{}`", byte as char),
                 word => format!("`{word}`"),
             },
-            byte => format!("the byte 0x{byte:02X}"),
+            byte => match self.character() {
+                Some(character) => format!("`{character}`"),
+                None => format!("the byte 0x{byte:02X}"),
+            },
+        }
+    }
+
+    /// What isn't ASCII and can be shown.
+    fn character(&self) -> Option<char> {
+        let rest = self
+            .raw
+            .get(self.offset..self.raw.len().min(self.offset + 4))?;
+        let text = rest.utf8_chunks().next()?.valid();
+        text.chars()
+            .next()
+            .filter(|c| !c.is_ascii() && !c.is_control())
+    }
+
+    /// What stands there for a mistake of editors, merges and templates.
+    fn mishap(&self) -> Option<String> {
+        let rest = &self.raw[self.offset.min(self.raw.len())..];
+        let is = |text: &str| rest.starts_with(text.as_bytes());
+        if is("<<<<<<<") || is("=======") || is(">>>>>>>") {
+            return Some("a merge left its conflict here: choose one side".into());
+        }
+        let is_second =
+            self.offset > 0 && self.raw[self.offset - 1] == b'{' && (is("{") || is("%"));
+        if is_second || is("{{") || is("${") || is("<%") || is("{%") {
+            return Some("it looks like a template that nobody has filled in".into());
+        }
+        match self.character()? {
+            '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{201f}' | '\u{2018}' | '\u{2019}'
+            | '\u{ab}' | '\u{bb}' => Some("these are typographic quotes: write \"".into()),
+            '\u{a0}' | '\u{2007}' | '\u{202f}' | '\u{200b}' | '\u{feff}' | '\u{3000}' => {
+                Some("a blank that only looks like one (U+00A0 or such): write a plain one".into())
+            }
+            '\u{ff0c}' => Some("a wide comma: write ,".into()),
+            '\u{ff1a}' => Some("a wide colon: write :".into()),
+            _ => None,
         }
     }
 
@@ -164,6 +217,11 @@ impl<'a> Place<'a> {
 
     /// Message and hint for what `serde_json` told.
     fn explain(&self, told: &str) -> (String, Option<String>) {
+        let (message, hint) = self.explain_plainly(told);
+        (message, self.mishap().or(hint))
+    }
+
+    fn explain_plainly(&self, told: &str) -> (String, Option<String>) {
         let found = self.found();
         if self.byte() == 0 && self.offset < self.raw.len() {
             return ("a NUL byte, which JSON does not allow".into(), None);
@@ -181,7 +239,7 @@ impl<'a> Place<'a> {
             ),
             "expected `:`" => (
                 format!("missing colon: expected `:` after the key, found {found}"),
-                None,
+                self.comment(),
             ),
             "trailing comma" => (
                 format!("trailing comma: expected another value before {found}"),
@@ -264,7 +322,9 @@ impl<'a> Place<'a> {
 
     fn comment(&self) -> Option<String> {
         match self.byte() {
-            b'/' | b'#' => Some("JSON has no comments".into()),
+            b'/' | b'#' => Some("JSON has no comments: remove it".into()),
+            b';' => Some("entries are parted by commas".into()),
+            b'=' => Some("key and value are parted by a colon".into()),
             b'\'' => Some("strings take double quotes".into()),
             _ => None,
         }
@@ -410,6 +470,17 @@ mod tests {
             ),
             ("{\"a\": \"x\ty\"}", "/a", "a tab in a string", "\\t"),
             (
+                "{\u{201c}a\": 1}",
+                "",
+                "found `\u{201c}`",
+                "typographic quotes",
+            ),
+            ("{\u{a0}\"a\": 1}", "", "expected a key", "U+00A0"),
+            ("{\n<<<<<<< HEAD\n", "", "expected a key", "merge"),
+            ("{\"a\": {{ .B }}}", "/a", "expected a key", "template"),
+            ("{\"a\": 1; \"b\": 2}", "", "expected `,`", "commas"),
+            ("{\"a\" = 1}", "", "missing colon", "colon"),
+            (
                 "{\"a\": \"\\d\"}",
                 "/a",
                 "no escape sequence",
@@ -454,6 +525,7 @@ mod tests {
             (b"\0{\0}", "UTF-16"),
             (b"\x1f\x8b\x08\0", "gzip"),
             (b"{\"a\": \"\xe9\"}", "not UTF-8"),
+            (b"# x\nociVersion: 1.0.0\nroot:\n", "YAML"),
             (b"\x7fELF", "expected a value, found the byte 0x7F"),
         ] {
             let mut findings = Findings::default();

@@ -105,8 +105,12 @@ fn version(version: &str, findings: &mut Findings) {
     match major(version) {
         None => {
             let message = format!("{} is no semantic version", quote(version));
-            findings
-                .push(Finding::error(POINTER, message).hint("it has three numbers, as in 1.3.0"));
+            let bare = version.trim().trim_start_matches(['v', 'V', '=', ' ']);
+            let hint = match major(bare) {
+                Some(_) => format!("write {}", quote(bare)),
+                None => "it has three numbers, as in 1.3.0".into(),
+            };
+            findings.push(Finding::error(POINTER, message).hint(hint));
         }
         Some(1) => {}
         Some(0) => {
@@ -174,7 +178,20 @@ fn absolute(path: &Path, pointer: impl FnOnce() -> String, findings: &mut Findin
         true => "the path is empty".into(),
         false => format!("{} is not absolute", quote(&path.to_string_lossy())),
     };
-    findings.push(Finding::error(pointer(), message));
+    let pointer = pointer();
+    let plain = path.to_string_lossy();
+    let plain = plain.trim_start_matches("./");
+    let hint = match pointer.as_str() {
+        _ if plain.is_empty() || plain.starts_with("..") => None,
+        at if at.starts_with("/linux/namespaces") => {
+            Some("a namespace is named by its file: /proc/PID/ns/TYPE or /run/netns/NAME".into())
+        }
+        at if at.starts_with("/hooks") => {
+            Some("write its whole path on the host, which begins with /".into())
+        }
+        _ => Some(format!("write {}", quote(&format!("/{plain}")))),
+    };
+    findings.push(Finding::error(pointer, message).maybe_hint(hint));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::habits;
 use super::options::{GLOBAL, HELP};
 use crate::commands::{self, COMMIT, Command, SPEC_VERSION, VERSION};
 use crate::error::Error;
@@ -65,9 +66,10 @@ fn pointer(command: Option<&Command>) -> String {
 pub fn unknown_command(word: &OsStr, help: bool) -> Error {
     let word = word.to_string_lossy();
     let names = commands::ALL.iter().map(|command| command.name);
-    let hint = match closest(&word, names) {
-        Some(name) => format!("did you mean {name}? {}", pointer(None)),
-        None => pointer(None),
+    let hint = match (habits::command(&word), closest(&word, names)) {
+        (Some(words), _) => words.into(),
+        (None, Some(name)) => format!("did you mean {name}? {}", pointer(None)),
+        (None, None) => pointer(None),
     };
     let error = Error::new("unknown command").on(format!("{word:?}"));
     match help {
@@ -85,6 +87,9 @@ pub fn unknown_option(command: Option<&Command>, dashes: &str, name: &str) -> Er
         return error.hint(format!(
             "the signal stands after the id: husk kill ID {name}"
         ));
+    }
+    if let Some(words) = habits::option(command.map(|command| command.name), name) {
+        return error.hint(words);
     }
     let definition = command.map(Command::definition);
     let own = definition
@@ -153,6 +158,9 @@ pub fn explain(command: &Command, error: &clap::Error) -> Error {
             format!("{subject}is none of {}", valid.replace(' ', ", "))
         }
         ErrorKind::ValueValidation => match error.source() {
+            Some(source) if source.to_string().contains("digit found") => {
+                format!("{subject}want a number")
+            }
             Some(source) => format!("{subject}{source}"),
             None => format!("{subject}not a valid value"),
         },

@@ -11,6 +11,7 @@ use crate::process::observer::Observer;
 use crate::process::readiness;
 use crate::sys::prctl;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 mod seccomp_log;
 
@@ -105,13 +106,15 @@ fn start(
 ) -> Result<(Created, Option<Started>)> {
     let id = &args.create.id;
     let manager = readiness::manager();
-    match Container::start(&global.root, id, manager.as_deref(), observer) {
+    let bundle = &args.create.bundle;
+    let explain = |error, _: &Path| explain(error, bundle);
+    match Container::start(&global.root, id, manager.as_deref(), observer, explain) {
         Ok(started) => Ok((created, started)),
         Err(error) => {
             if !args.keep {
                 remove(global, id)?;
             }
-            Err(explain(error, &args.create.bundle))
+            Err(error)
         }
     }
 }

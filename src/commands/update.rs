@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Global;
 use crate::bundle;
+use crate::bundle::advise;
 use crate::container::update::{Change, update};
 use crate::error::{Error, Result, Step};
 use crate::log;
@@ -187,7 +188,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if path == Path::new("-") {
         return bundle::read_stream(std::io::stdin().lock(), 0, Path::new("standard input"));
     }
-    let file = std::fs::File::open(path).step("open", path.display())?;
+    let file = std::fs::File::open(path)
+        .step("open", path.display())
+        .map_err(|error| advise(error, path))?;
     bundle::read_stream(file, 0, path)
 }
 

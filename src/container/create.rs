@@ -15,6 +15,7 @@ use super::plan::{Plan, check_terminal};
 use super::record::{self, Home, Init as InitRecord, Phase, Record};
 use super::rootless::Demand;
 use super::{Container, check_id, notify};
+use crate::bundle::advise;
 use crate::bundle::{Bundle, Finding};
 use crate::cgroups::systemd::Scope;
 use crate::cgroups::{self, Cgroup, Site};
@@ -501,7 +502,9 @@ pub(super) fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result
 
 /// Digits and nothing else, complete from the first moment on: engines read it without trimming.
 pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    files::replace(path, pid.to_string().as_bytes()).step("write pid file", path.display())
+    files::replace(path, pid.to_string().as_bytes())
+        .step("write pid file", path.display())
+        .map_err(|error| advise(error, path))
 }
 
 /// Hands the master side to whoever listens at the socket, as runc does: its name as the message.

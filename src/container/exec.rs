@@ -13,6 +13,7 @@ use super::plan::{caller_umask, filter_of, size_of};
 use super::subgroup::Subgroup;
 use super::{Container, Status, find};
 use crate::bundle::Bundle;
+use crate::bundle::advise;
 use crate::error::{Error, Result, Step, phrase};
 use crate::log;
 use crate::process::exec::{self, Exec};
@@ -157,12 +158,16 @@ impl Target {
 }
 
 pub(super) fn stopped(id: &str) -> Error {
-    Error::new("cannot exec in a stopped container:").on(id)
+    Error::new("cannot exec in a stopped container:")
+        .on(id)
+        .hint("`husk state` tells how it ended; delete it and create it anew")
 }
 
 /// Reads the document of `exec --process`, from a file or a pipe.
 pub fn read_process(path: &Path) -> Result<Specification> {
-    let file = std::fs::File::open(path).step("open", path.display())?;
+    let file = std::fs::File::open(path)
+        .step("open", path.display())
+        .map_err(|error| advise(error, path))?;
     let raw = crate::bundle::read_stream(file, 0, path)?;
     let (process, warnings) = crate::bundle::parse_process(&raw)?;
     for warning in warnings {

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
 use super::postmortem::Postmortem;
+use crate::bundle::did_you_mean;
 use crate::cgroups::Place;
 use crate::error::{Error, Result, Step};
 use crate::files;
@@ -453,6 +454,20 @@ fn new_socket() -> Result<OwnedFd> {
         None,
     )
     .step("make", "socket")
+}
+
+/// The container that may be meant. Not of an engine's ids, which nobody types.
+pub fn other(root: &Path, id: &str) -> Option<String> {
+    const TYPED: usize = 32;
+    let entries = (id.len() <= TYPED)
+        .then(|| std::fs::read_dir(root).ok())
+        .flatten()?;
+    let names = entries.flatten().take(1024);
+    let names: Vec<String> = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.len() <= TYPED)
+        .collect();
+    did_you_mean(id, names.iter().map(String::as_str))
 }
 
 /// The directory of all records, made when it is missing: for its owner alone. An ordinary user's is sticky,

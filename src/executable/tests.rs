@@ -137,6 +137,8 @@ fn a_line_of_its_interpreter_that_is_not_the_first_is_told() {
         (&b"\xef\xbb\xbf#!/bin/sh\n"[..], "byte order mark"),
         (b"\n#!/bin/sh\n", "empty lines"),
         (b"  #!/bin/sh\n", "blanks"),
+        (b"MZ\x90\0", "Windows"),
+        (b"\xcf\xfa\xed\xfe\x07", "macOS"),
     ] {
         let fault = inspect(file).unwrap().fault().unwrap();
         assert_eq!(fault.errno, Errno::ENOEXEC);

@@ -10,7 +10,8 @@ use oci_spec::runtime::{
 
 use super::mounts::has_namespace;
 use super::{may, read, with_phrase};
-use crate::bundle::{Bundle, Finding, did_you_mean, number_list, sysctl_path};
+use crate::bundle::{Bundle, Finding, did_you_mean, number, number_list, sysctl_path};
+use crate::error::pointer_key;
 use crate::namespaces;
 use crate::seccomp;
 
@@ -20,6 +21,12 @@ pub fn look(bundle: &Bundle, findings: &mut Vec<Finding>) {
         return;
     };
     namespaces(bundle, findings);
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if let Some(why) = namespaces::impossible_offset(clock, offset.secs().unwrap_or(0)) {
+            let pointer = format!("/linux/timeOffsets/{clock}/secs");
+            findings.push(Finding::error(pointer, why));
+        }
+    }
     labels(bundle, findings);
     sysctl(bundle, findings);
     filter(bundle, findings);
@@ -333,7 +340,24 @@ fn sysctl(bundle: &Bundle, findings: &mut Vec<Finding>) {
         // Devices of the container's network are not there yet.
         let of_a_device =
             key.contains(".conf.") || key.contains(".neigh.") || key.contains("/conf/");
-        if of_a_device || path.exists() {
+        if of_a_device {
+            continue;
+        }
+        if path.exists() {
+            let is_number = |text: &str| {
+                let mut words = text.split_whitespace();
+                words.all(|word| {
+                    let digits = word.trim_start_matches('-');
+                    digits.starts_with("0x") || digits.parse::<u64>().is_ok()
+                })
+            };
+            let now = read(&path).filter(|now| !now.is_empty());
+            let value = &listed[key];
+            if now.is_some_and(|now| is_number(&now)) && !is_number(value) {
+                let message = format!("{value:?} is no number, as the kernel has there");
+                let pointer = format!("/linux/sysctl/{}", pointer_key(key));
+                findings.push(Finding::error(pointer, message).maybe_hint(number(value)));
+            }
             continue;
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -349,7 +373,7 @@ fn sysctl(bundle: &Bundle, findings: &mut Vec<Finding>) {
         let message = with_phrase(format!("sysctl {key} ({})", path.display()), Errno::ENOENT);
         let hint = did_you_mean(name, names.iter().map(String::as_str))
             .unwrap_or_else(|| "this kernel hasn't got it; is a module missing?".into());
-        let pointer = format!("/linux/sysctl/{}", crate::error::pointer_key(key));
+        let pointer = format!("/linux/sysctl/{}", pointer_key(key));
         findings.push(Finding::error(pointer, message).hint(hint));
     }
 }

@@ -56,7 +56,32 @@ pub fn look(bundle: &Bundle, findings: &mut Vec<Finding>) {
             findings.push(Finding::error(write.pointer.clone(), reason).maybe_hint(hint));
         }
     }
+    for write in &plan.unified {
+        if let Some(finding) = absent(&write.file, &write.pointer, &hierarchy) {
+            findings.push(finding);
+        }
+    }
     place(bundle, &hierarchy, findings);
+}
+
+/// A file that no cgroup has, as far as those tell that are there.
+fn absent(file: &str, pointer: &str, hierarchy: &Hierarchy) -> Option<Finding> {
+    let (controller, _) = file.split_once('.')?;
+    let mut cgroups = std::fs::read_dir(hierarchy.mount()).ok()?.flatten();
+    let files = cgroups.find_map(|entry| {
+        let names = std::fs::read_dir(entry.path()).ok()?.flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let own: Vec<String> = names
+            .filter(|name| name.split('.').next() == Some(controller))
+            .collect();
+        (!own.is_empty()).then_some(own)
+    })?;
+    if files.iter().any(|name| name == file) {
+        return None;
+    }
+    let hint = did_you_mean(file, files.iter().map(String::as_str));
+    let message = format!("this kernel has no {file}");
+    Some(Finding::error(pointer, message).maybe_hint(hint))
 }
 
 /// Where the cgroup is to be made.

@@ -46,23 +46,30 @@ pub fn look(bundle: &Bundle, findings: &mut Vec<Finding>) -> Option<View> {
     Some(view)
 }
 
-/// A device can take the place of a file, not of a directory.
+/// A device can take the place of a file where it is bound, and never of a directory.
 fn devices(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
     let linux = bundle.spec.linux().as_ref();
     let devices = linux.and_then(|linux| linux.devices().as_deref());
     for (index, device) in devices.unwrap_or_default().iter().enumerate() {
-        if view
-            .find_link(device.path())
-            .is_ok_and(|found| found.is(SFlag::S_IFDIR))
-        {
-            let message = format!(
-                "{} is a directory of the container",
-                device.path().display()
+        let Ok(found) = view.find_link(device.path()) else {
+            continue;
+        };
+        let kind = match () {
+            () if found.is(SFlag::S_IFDIR) => Some("a directory"),
+            () if found.is(SFlag::S_IFREG) && !has_namespace(bundle, LinuxNamespaceType::User) => {
+                Some("a file")
+            }
+            () => None,
+        };
+        if let Some(kind) = kind {
+            let message = format!("{} is {kind} of the container", device.path().display());
+            findings.push(
+                Finding::error(
+                    format!("/linux/devices/{index}/path"),
+                    with_phrase(message, Errno::EEXIST),
+                )
+                .hint("remove it from the root filesystem, or choose another path"),
             );
-            findings.push(Finding::error(
-                format!("/linux/devices/{index}/path"),
-                with_phrase(message, Errno::EEXIST),
-            ));
         }
     }
 }

@@ -12,7 +12,7 @@ use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
 use super::mounts::{has_namespace, host_forbids};
 use super::view::{Found, Lost, View};
 use super::with_phrase;
-use crate::bundle::{Bundle, Finding, nearest};
+use crate::bundle::{Bundle, Finding, arguments, beside, nearest, shell};
 use crate::executable::{Elf, Format, Script, inspect};
 use crate::process::DEFAULT_PATH;
 
@@ -27,7 +27,6 @@ pub fn look(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
         return;
     };
     directory(process, view, findings);
-    lengths(process, findings);
     let Some(name) = process
         .args()
         .iter()
@@ -45,26 +44,6 @@ pub fn look(bundle: &Bundle, view: &View, findings: &mut Vec<Finding>) {
         at: "/process/args/0".into(),
     };
     search.look(name, findings);
-}
-
-/// MAX_ARG_STRLEN of the kernel: one argument, or one variable, with the NUL at its end.
-const LONGEST_PAGES: u64 = 32;
-
-fn lengths(process: &Process, findings: &mut Vec<Finding>) {
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-        .ok()
-        .flatten();
-    let longest = page.map_or(0, i64::unsigned_abs) * LONGEST_PAGES;
-    for (key, list) in [("args", process.args()), ("env", process.env())] {
-        for (index, text) in list.iter().flatten().enumerate() {
-            if text.len() as u64 >= longest {
-                let message = format!("{} bytes: argument list too long", text.len());
-                let hint = format!("one string may have {} at most: use a file", longest - 1);
-                let at = format!("/process/{key}/{index}");
-                findings.push(Finding::error(at, message).hint(hint));
-            }
-        }
-    }
 }
 
 fn directory(process: &Process, view: &View, findings: &mut Vec<Finding>) {
@@ -165,18 +144,97 @@ impl Search<'_> {
             names.extend(self.view.list(&directory));
             dangling = dangling.or_else(|| self.dangling(&directory.join(name)));
         }
-        let hint = dangling.or_else(|| split(name)).unwrap_or_else(|| {
+        let meant = dangling
+            .or_else(|| self.blank(name))
+            .or_else(|| split(name))
+            .or_else(|| self.shell())
+            .or_else(|| self.odd_path());
+        let hint = meant.unwrap_or_else(|| {
             let others = names.iter().map(String::as_str);
             match nearest(name, others.filter(|other| *other != name)) {
                 Some(other) => format!("did you mean {other}?"),
+                None if self.usual(name).is_some() => self.usual(name).unwrap_or_default(),
                 None if names.is_empty() => format!(
                     "none of the directories of $PATH has a file: is the image in {}?",
                     self.bundle.dir.join(self.root()).display()
                 ),
+                None if self.path().is_empty() => "$PATH is empty".into(),
                 None => format!("$PATH is {}", self.path()),
             }
         });
         self.error(message).hint(hint)
+    }
+
+    /// What a shell would have understood: only of the program, hooks have no arguments here.
+    fn shell(&self) -> Option<String> {
+        let args = self.process.args().as_deref()?;
+        (self.step == "exec").then(|| shell(args)).flatten()
+    }
+
+    /// A blank at either end that one doesn't see.
+    fn blank(&self, name: &str) -> Option<String> {
+        let bare = name.trim();
+        (bare != name && !bare.is_empty())
+            .then(|| format!("a blank stands before or behind it: write {bare:?}"))
+    }
+
+    /// What a shell would have done to the value of PATH.
+    fn odd_path(&self) -> Option<String> {
+        let environment = self.process.env().as_deref()?;
+        let is_path = |entry: &String| entry.starts_with("PATH=");
+        let index = environment.iter().rposition(is_path)?;
+        let path = self.path();
+        let why = if path.contains(['"', '\'']) {
+            "has quotes, which only a shell would take away"
+        } else if path.contains('$') {
+            "has a variable, whose value only a shell would put there"
+        } else if path.contains('~') {
+            "has a ~, which only a shell knows"
+        } else if path.contains([';', ',']) || path.contains(": ") {
+            "has more than colons between its directories"
+        } else {
+            return None;
+        };
+        Some(format!("$PATH (/process/env/{index}) {why}: it is {path}"))
+    }
+
+    /// Where the program is, off $PATH.
+    fn usual(&self, name: &str) -> Option<String> {
+        let mut usual = DEFAULT_PATH.split(':').map(|at| Path::new(at).join(name));
+        let there = usual.find(|path| self.view.find(path).is_ok())?;
+        let environment = self.process.env().iter().flatten();
+        let index = environment
+            .enumerate()
+            .filter(|(_, entry)| entry.starts_with("PATH="));
+        let place = index
+            .last()
+            .map(|(index, _)| format!(" (/process/env/{index})"));
+        Some(format!(
+            "$PATH{} is {:?}, but it is at {}",
+            place.unwrap_or_default(),
+            self.path(),
+            there.display()
+        ))
+    }
+
+    /// The later mount that hides the earlier one which has this path.
+    fn hidden(&self, path: &Path) -> Option<String> {
+        let mounts = self.bundle.spec.mounts().as_deref()?;
+        let holders = mounts.iter().enumerate().rev();
+        let mut holders = holders.filter(|(_, mount)| path.starts_with(mount.destination()));
+        let ((below, inner), (above, outer)) = holders.find_map(|(below, inner)| {
+            let mut later = mounts.iter().enumerate().skip(below + 1);
+            let hiding = later.find(|(_, mount)| {
+                let at = mount.destination();
+                inner.destination().starts_with(at) && inner.destination() != at
+            })?;
+            Some(((below, inner), hiding))
+        })?;
+        Some(format!(
+            "/mounts/{above} on {} hides /mounts/{below} on {}: list it before that one",
+            outer.destination().display(),
+            inner.destination().display()
+        ))
     }
 
     /// What is a link at this path, to nothing.
@@ -200,9 +258,22 @@ impl Search<'_> {
             .process
             .cwd()
             .join(path.parent().unwrap_or(Path::new("/")));
-        let dangling = self.dangling(&self.process.cwd().join(path));
-        if let Some(words) = dangling.or_else(|| split(path.to_str()?)) {
+        let whole = self.process.cwd().join(path);
+        let meant = self
+            .dangling(&whole)
+            .or_else(|| self.hidden(&whole))
+            .or_else(|| self.blank(path.to_str()?))
+            .or_else(|| split(path.to_str()?))
+            .or_else(|| self.shell());
+        if let Some(words) = meant {
             return words;
+        }
+        if path.is_relative() && self.view.find(&Path::new("/").join(path)).is_ok() {
+            return format!(
+                "it is looked for below {}: write /{}",
+                self.process.cwd().display(),
+                path.display()
+            );
         }
         let names = self.view.list(&directory);
         if let Some(other) = nearest(name, names.iter().map(String::as_str)) {
@@ -288,7 +359,7 @@ impl Search<'_> {
             None => match format {
                 Format::Elf(elf) => self.loader(name, &elf, findings),
                 Format::Script(script) => self.script(name, &script, depth, findings),
-                Format::Preceded(_) | Format::Empty | Format::Unknown => {}
+                Format::Preceded(_) | Format::Foreign(_) | Format::Empty | Format::Unknown => {}
             },
         }
     }
@@ -298,6 +369,11 @@ impl Search<'_> {
             return;
         };
         match self.view.find(&self.process.cwd().join(loader)) {
+            Ok(found) if !found.is(SFlag::S_IFDIR) && found.stat.st_mode & 0o111 == 0 => {
+                let loader = loader.display();
+                let hint = format!("its loader {loader} has no x permission: chmod +x {loader}");
+                findings.push(self.refuse(name, Errno::EACCES, hint));
+            }
             Ok(found) if !found.is(SFlag::S_IFDIR) => {
                 let format = found.open().and_then(|file| inspect(&file).ok());
                 let why = match format {
@@ -320,6 +396,11 @@ impl Search<'_> {
                 } else {
                     "the GNU C library"
                 };
+                if let Some(words) = self.dangling(&self.process.cwd().join(loader)) {
+                    let hint = format!("its loader {what} is missing: {words}");
+                    findings.push(self.refuse(name, Errno::ENOENT, hint));
+                    return;
+                }
                 let hint = format!(
                     "its loader {what} is missing: it was linked for {kind}; install that into the root filesystem, or link the program statically"
                 );
@@ -360,8 +441,9 @@ impl Search<'_> {
 
 /// What was meant by a command line in one string.
 fn split(name: &str) -> Option<String> {
-    let words: Vec<&str> = name.split_ascii_whitespace().collect();
-    (words.len() > 1).then(|| format!("each argument is a string of its own: write {words:?}"))
+    let is_line = name.trim().contains(|c: char| c.is_ascii_whitespace());
+    let words = is_line.then(|| arguments(name)).flatten()?;
+    Some(format!("each argument is a string of its own: {words}"))
 }
 
 /// Whether programs of other formats may be executable here, binfmt_misc.
@@ -418,8 +500,12 @@ fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
         Err(error) => {
             let errno = Errno::from_raw(error.raw_os_error()?);
             let hint = (errno == Errno::ENOENT).then(|| {
-                "hooks of this kind are looked for on the host, not in the root filesystem"
-                    .to_owned()
+                Some(beside(path))
+                    .filter(|hint| hint.starts_with("did you mean"))
+                    .unwrap_or_else(|| {
+                        "hooks of this kind are looked for on the host, not in the root filesystem"
+                            .to_owned()
+                    })
             });
             return Some((errno, hint));
         }
@@ -445,7 +531,7 @@ fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
     let (what, needed) = match &format {
         Format::Script(script) => ("the interpreter of its #! line,", script.interpreter()),
         Format::Elf(elf) => ("its loader", elf.interpreter()?),
-        Format::Preceded(_) | Format::Empty | Format::Unknown => return None,
+        Format::Preceded(_) | Format::Foreign(_) | Format::Empty | Format::Unknown => return None,
     };
     let hint = || format!("{what} {} is missing", needed.display());
     (!needed.exists()).then(|| (Errno::ENOENT, Some(hint())))

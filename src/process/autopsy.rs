@@ -41,7 +41,7 @@ fn examine_below(path: &Path, depth: usize) -> Option<String> {
                 Some(format!("{what}: {why}"))
             })
         }
-        Format::Preceded(_) | Format::Empty | Format::Unknown => None,
+        Format::Preceded(_) | Format::Foreign(_) | Format::Empty | Format::Unknown => None,
     }
 }
 
@@ -56,7 +56,18 @@ fn format(path: &Path) -> Option<Format> {
 
 fn unusable(what: &str, path: &Path) -> Option<String> {
     if access(path, AccessFlags::F_OK).is_err() {
-        return Some(format!("{what} is missing in the container"));
+        let whole = Path::new("/").join(path);
+        return Some(match std::fs::read_link(path) {
+            Ok(target) => format!(
+                "{what} is a symbolic link, and its target {} is missing in the container",
+                target.display()
+            ),
+            Err(_) if path.is_relative() && access(&whole, AccessFlags::F_OK).is_ok() => format!(
+                "{what} is missing in the working directory, below which it is looked for: write {}",
+                whole.display()
+            ),
+            Err(_) => format!("{what} is missing in the container"),
+        });
     }
     if path.is_dir() {
         return Some(format!("{what} is a directory"));

@@ -312,7 +312,7 @@ impl Prepared {
             let why = self.ailment.as_deref();
             let why =
                 why.unwrap_or("the interpreter of its #! line, or its ELF loader, is missing");
-            return Error::new(format!("{why}: exec"))
+            return Error::new(format!("{why} (/process/args/0): exec"))
                 .on(self.path.to_string_lossy())
                 .errno(errno);
         }

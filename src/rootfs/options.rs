@@ -2,7 +2,7 @@
 
 use nix::libc;
 
-use crate::bundle::did_you_mean;
+use crate::bundle::{did_you_mean, mount_word};
 use crate::error::{Error, Result};
 use crate::sys::mount::Attributes;
 
@@ -253,7 +253,9 @@ impl Options {
             Some(_) => Some(format!(
                 "remove {word}: a bind mount takes its filesystem as it is"
             )),
-            None => did_you_mean(word, known.iter().map(String::as_str)),
+            None => mount_word(word)
+                .map(str::to_owned)
+                .or_else(|| did_you_mean(word, known.iter().map(String::as_str))),
         };
         Some((place(word), message, hint))
     }

@@ -8,6 +8,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use crate::bundle::number;
 use crate::error::{Error, Result, Step, pointer_key};
 use crate::sys::file::{open, openat2};
 use crate::sys::mount::Context;
@@ -78,7 +79,10 @@ impl Procfs {
                 Errno::ENOENT => {
                     error.because("this kernel has no such sysctl in the container's namespaces")
                 }
-                Errno::EINVAL => error.hint("the kernel doesn't take that value for it"),
+                Errno::EINVAL => error.hint(
+                    number(value)
+                        .unwrap_or_else(|| "the kernel doesn't take that value for it".into()),
+                ),
                 _ => error,
             }
         };

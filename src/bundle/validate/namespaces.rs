@@ -30,8 +30,10 @@ pub fn namespaces(linux: &Linux, findings: &mut Findings) {
 /// Mounts are then made in the host's tree, for all to see until the container is deleted.
 pub fn mounts_of_the_host(spec: &Spec, findings: &mut Findings) {
     let origin = namespace(spec.linux().as_ref(), LinuxNamespaceType::Mount);
+    let user = namespace(spec.linux().as_ref(), LinuxNamespaceType::User);
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    if matches!(origin, Origin::Inherited) && !mounts.is_empty() {
+    // With a user namespace of its own it is an error.
+    if origin == Origin::Inherited && user == Origin::Inherited && !mounts.is_empty() {
         let message = "no mount namespace: the container's mounts are made in the host's, and a chroot alone confines it";
         let hint = "add {\"type\": \"mount\"} to /linux/namespaces";
         findings.push(Finding::warning("/linux/namespaces", message).hint(hint));

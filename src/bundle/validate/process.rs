@@ -31,6 +31,7 @@ pub fn process(process: &Process, pointer: &str, findings: &mut Findings) {
     }
     absolute(process.cwd(), || format!("{pointer}/cwd"), findings);
     environment(process.env().as_deref(), pointer, findings);
+    lengths(process, pointer, findings);
     user(process.user(), pointer, findings);
     if process.terminal() == Some(true)
         && let Some(size) = process.console_size()
@@ -84,6 +85,30 @@ pub fn process(process: &Process, pointer: &str, findings: &mut Findings) {
             if let Some(Err(reason)) = list.as_deref().map(|list| number_list(list, MAX_CPU)) {
                 let pointer = format!("{pointer}/execCPUAffinity/{key}");
                 findings.push(Finding::error(pointer, reason));
+            }
+        }
+    }
+}
+
+/// MAX_ARG_STRLEN of the kernel: one argument, or one variable, with the NUL at its end.
+fn lengths(process: &Process, pointer: &str, findings: &mut Findings) {
+    const LONGEST_PAGES: usize = 32;
+    // The least page there is: where pages are larger the kernel takes longer ones.
+    const PAGE: usize = 4096;
+    for (key, list) in [("args", process.args()), ("env", process.env())] {
+        for (index, text) in list.iter().flatten().enumerate() {
+            if text.len() < LONGEST_PAGES * PAGE {
+                continue;
+            }
+            let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+                .ok()
+                .flatten();
+            let longest = page.map_or(PAGE, |page| page as usize) * LONGEST_PAGES;
+            if text.len() >= longest {
+                let message = format!("{} bytes: argument list too long", text.len());
+                let hint = format!("one string may have {} at most: use a file", longest - 1);
+                let at = format!("{pointer}/{key}/{index}");
+                findings.push(Finding::error(at, message).hint(hint));
             }
         }
     }

@@ -159,6 +159,33 @@ fn wrong_lines_are_told_in_one_line_with_a_hint() {
             "list: --format \"yaml\": is none of table, json",
             "",
         ),
+        ("stop c", "unknown command \"stop\"", "husk kill ID"),
+        ("rm c", "unknown command \"rm\"", "husk delete ID"),
+        (
+            "run --rm c",
+            "run: unknown option --rm",
+            "deletes the container at its end",
+        ),
+        (
+            "run --name c",
+            "run: unknown option --name",
+            "stands at the end",
+        ),
+        (
+            "run --volume /a:/a c",
+            "run: unknown option --volume",
+            "(/mounts)",
+        ),
+        (
+            "exec -it c sh",
+            "exec: unknown option -it",
+            "-t gives it a terminal",
+        ),
+        (
+            "update --pids-limit ten c",
+            "update: --pids-limit \"ten\": want a number",
+            "",
+        ),
         ("kill c FOO", "kill: unknown signal \"FOO\"", ""),
         (
             "kill c SIGTRM",

@@ -9,6 +9,7 @@ use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::{Kind, Mount, c_string, pointer};
+use crate::bundle::mount_word;
 use crate::error::{Error, Result, Step};
 use crate::rootfs::handle::{self, Rootfs};
 use crate::rootfs::options::Options;
@@ -138,10 +139,12 @@ impl Mount {
                 None => key.to_string_lossy().into_owned(),
             };
             let said = context.complaint().map(|text| format!(": {text}"));
+            let hint = mount_word(&option).map(|words| format!("{option}: {words}"));
             self.error("mount")
                 .at(format!("{}/options", pointer(self.index)))
                 .because(format!("option `{option}`{}", said.unwrap_or_default()))
                 .errno(errno)
+                .maybe_hint(hint)
         })
     }
 
