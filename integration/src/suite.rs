@@ -24,6 +24,7 @@ mod exec;
 mod exec_cgroup;
 mod explain;
 mod hooks;
+mod hostile;
 mod idmap;
 mod inheritance;
 mod lifecycle;
@@ -148,6 +149,7 @@ pub fn all() -> Vec<Test> {
         exec_cgroup::TESTS,
         terminal::TESTS,
         hooks::TESTS,
+        hostile::TESTS,
         contract::TESTS,
         pidfd_socket::TESTS,
         inheritance::TESTS,

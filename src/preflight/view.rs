@@ -62,8 +62,12 @@ impl Found {
         self.stat.st_mode & SFlag::S_IFMT.bits() == kind.bits()
     }
 
-    /// For reading; `None` if this user may not.
+    /// For reading; `None` if this user may not. Only regular files are opened: a fifo of the image would
+    /// hold husk up for ever, and a device do what it does when the host's root opens it.
     pub fn open(&self) -> Option<File> {
+        if !self.is(SFlag::S_IFREG) {
+            return None;
+        }
         File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).ok()
     }
 
@@ -364,6 +368,14 @@ mod tests {
         assert_eq!(text(&view, "/dangling"), Err(Errno::ENOENT.into()));
         assert_eq!(text(&view, "/b/x"), Err(Errno::ENOTDIR.into()));
         assert!(view.find_link(Path::new("/dangling")).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let tree = Tree::new("fifo");
+        nix::unistd::mkfifo(&tree.0.join("fifo"), Mode::S_IRWXU).unwrap();
+        let view = View::new(vec![tree.layer()]);
+        assert!(view.find(Path::new("/fifo")).unwrap().open().is_none());
     }
 
     #[test]

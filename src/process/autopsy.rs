@@ -69,8 +69,11 @@ fn unusable(what: &str, path: &Path) -> Option<String> {
             Err(_) => format!("{what} is missing in the container"),
         });
     }
-    if path.is_dir() {
-        return Some(format!("{what} is a directory"));
+    // What isn't one is not opened, either.
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Some(format!("{what} is a directory")),
+        Ok(found) if !found.is_file() => return Some(format!("{what} is no regular file")),
+        _ => {}
     }
     if access(path, AccessFlags::X_OK).is_ok() {
         return None;

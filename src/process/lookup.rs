@@ -73,9 +73,13 @@ fn search(name: &str, environment: &[String]) -> std::result::Result<PathBuf, (E
 }
 
 fn check(path: &Path) -> nix::Result<()> {
-    let found = stat(path)?;
-    if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+    let kind = stat(path)?.st_mode & SFlag::S_IFMT.bits();
+    if kind == SFlag::S_IFDIR.bits() {
         return Err(Errno::EISDIR);
+    }
+    // As execve(2): and a device of the image is not to be opened for a look at what it is.
+    if kind != SFlag::S_IFREG.bits() {
+        return Err(Errno::EACCES);
     }
     // Root may execute what has an x bit for anybody, and nothing else: access(2) knows.
     faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS)
@@ -108,6 +112,7 @@ mod tests {
         assert!(text(find("/etc/passwd", &[])).ends_with(": permission denied"));
         assert!(text(find_in("/etc", "passwd")).ends_with(": permission denied"));
         assert!(text(find("/etc", &[])).ends_with(": is a directory"));
+        assert!(text(find("/dev/null", &[])).ends_with(": permission denied"));
         assert!(text(find("/etc/passwd/x", &[])).ends_with(": not a directory"));
     }
 }

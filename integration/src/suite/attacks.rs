@@ -34,7 +34,6 @@ tests! {
     cve_2016_9962_the_entering_process_cannot_be_looked_into,
     cve_2021_43784_many_mappings_do_not_overflow,
     hostile_passwd_and_group_files_are_read_with_care,
-    a_fifo_for_a_config_file_does_not_hang_the_runtime,
 }
 
 /// A directory of the host that must stay as it is.
@@ -384,23 +383,6 @@ fn hostile_passwd_and_group_files_are_read_with_care(lab: &Lab) {
         .link("etc/passwd", canary.join("file").to_str().unwrap());
     lab.run(&bundle.payload("exit 3")).code(3);
     assert_untouched(&canary);
-}
-
-/// A hostile image puts a fifo where the runtime reads, or an endless device.
-fn a_fifo_for_a_config_file_does_not_hang_the_runtime(lab: &Lab) {
-    let bundle = lab.bundle().payload("exit 3");
-    let fifo = bundle.rootfs().join("etc/passwd");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
-    if lab.is_husk() {
-        let output = lab.run(&bundle);
-        assert!(matches!(output.end, End::Code(3 | 1)), "{output}");
-        let output = lab.run(
-            &lab.bundle()
-                .link("etc/passwd", "/dev/zero")
-                .payload("exit 3"),
-        );
-        assert!(matches!(output.end, End::Code(3 | 1)), "{output}");
-    }
 }
 
 /// The image's /dev/pts is full of links to where a runtime would look for the terminal that it made.
