@@ -258,7 +258,7 @@ impl Plan {
             self.tree = Some(root);
         }
         for mount in &mut self.mounts {
-            mount.open_source(donors)?;
+            mount.open_source(donors, &self.path)?;
         }
         if self.confined {
             for node in &mut self.nodes {
@@ -282,7 +282,7 @@ impl Plan {
         };
         let mut mount = Mount::plan(self.mounts.len(), entry, around)?;
         if !self.sources_by_init {
-            mount.open_source(&mut Donors::default())?;
+            mount.open_source(&mut Donors::default(), &self.path)?;
         }
         self.mounts.push(mount);
         Ok(())

@@ -12,9 +12,9 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
 use super::view::{self, Content, Limits, Lost, View};
 use super::{filesystem, with_phrase};
 use crate::bundle::{Bundle, Finding, beside};
-use crate::rootfs::lexical;
 use crate::rootfs::options::Options;
 use crate::rootfs::overlay::{LOWER, UPPER};
+use crate::rootfs::{Rootfs, lexical};
 use crate::sys::file::open;
 
 /// Filesystems whose files are the kernel's own.
@@ -105,7 +105,7 @@ fn root(bundle: &Bundle, findings: &mut Vec<Finding>) -> Option<View> {
 }
 
 /// Layers that annotations put over the root, the topmost first.
-fn lower_layers(bundle: &Bundle, findings: &mut Vec<Finding>) -> Vec<crate::rootfs::Rootfs> {
+fn lower_layers(bundle: &Bundle, findings: &mut Vec<Finding>) -> Vec<Rootfs> {
     let annotations = bundle.spec.annotations().as_ref();
     let get = |key: &str| annotations.and_then(|annotations| annotations.get(key));
     let at = |key: &str| format!("/annotations/{key}");
@@ -164,7 +164,8 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
     let content = match (options.bind, mount.source()) {
         (Some(_), Some(source)) => {
             let source = bundle.dir.join(source);
-            match bind(&source, &pointer, mount, view, findings) {
+            let file = open_source(bundle, &source);
+            match bind((&source, file), &pointer, mount, view, findings) {
                 Some((content, true)) => {
                     let user = has_namespace(bundle, LinuxNamespaceType::User);
                     let change = options.of_bind(user);
@@ -193,15 +194,28 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
     view.mount(mount.destination(), content, limits);
 }
 
+/// As `create` does: below the container's root links are the image's.
+fn open_source(bundle: &Bundle, source: &Path) -> nix::Result<OwnedFd> {
+    let root = bundle.spec.root().as_ref();
+    let root = root.map(|root| bundle.dir.join(root.path()));
+    let below = root
+        .as_deref()
+        .and_then(|root| Some((root, source.strip_prefix(root).ok()?)));
+    match below {
+        Some((root, below)) => view::layer(root)?.lookup(below),
+        None => open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()),
+    }
+}
+
 /// What a bind mount shows, and whether its source can't be executed from.
 fn bind(
-    source: &Path,
+    (source, file): (&Path, nix::Result<OwnedFd>),
     pointer: &str,
     mount: &Mount,
     view: &View,
     findings: &mut Vec<Finding>,
 ) -> Option<(Content, bool)> {
-    let file = match open(source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+    let file = match file {
         Ok(file) => file,
         Err(errno) => {
             let message = with_phrase(format!("source {}", source.display()), errno);
@@ -245,7 +259,7 @@ fn bind(
     }
     let noexec = fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
     let content = match is_directory {
-        true => Content::Layers(vec![view::layer(source).ok()?]),
+        true => Content::Layers(vec![Rootfs::new(file)]),
         false => Content::File(file),
     };
     Some((content, noexec))

@@ -80,6 +80,9 @@ enum Opened {
 enum Kind {
     Bind {
         source: PathBuf,
+        /// The same from the container's root on, if it lies below that: its links are the image's, and lead
+        /// where they would lead inside.
+        below: Option<PathBuf>,
         recursive: bool,
         opened: Opened,
     },
@@ -165,6 +168,7 @@ impl Mount {
                 })?;
             Kind::Bind {
                 source: around.bundle.join(source),
+                below: None,
                 recursive,
                 opened: Opened::Before,
             }
@@ -176,6 +180,7 @@ impl Mount {
             options.data.clear();
             Kind::Bind {
                 source: tree.to_owned(),
+                below: None,
                 recursive: false,
                 opened: Opened::Before,
             }
@@ -228,6 +233,7 @@ impl Mount {
     pub fn choose_turn(&mut self, before: &[Mount], root: &Path, by_init: bool) {
         let Kind::Bind {
             source,
+            below: found_below,
             recursive,
             opened,
         } = &mut self.kind
@@ -246,6 +252,7 @@ impl Mount {
             .iter()
             .any(|mount| below.starts_with(&mount.path) || mount.path.starts_with(&below))
         {
+            *found_below = Some(below);
             return;
         }
         *source = below;

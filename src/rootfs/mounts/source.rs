@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
 
 use super::{Kind, Mount, Opened, pointer};
 use crate::error::{Error, Result, Step};
@@ -25,17 +27,23 @@ const LOCKED: [(u64, &str, &str); 4] = [
 const LOCKED_TIMES: u64 = libc::ST_NOATIME | libc::ST_NODIRATIME | mount::ST_RELATIME;
 
 impl Mount {
-    /// Opens the source of a bind mount, unless that is to be done in its turn. Runs where the host's files can be reached: in the runtime's
-    /// mount namespace and with its privileges. So is a filesystem made that is to be id-mapped, which
-    /// takes privileges over it.
-    pub fn open_source(&mut self, donors: &mut Donors) -> Result<()> {
+    /// Opens the source of a bind mount, unless that is to be done in its turn. Runs where the host's files
+    /// can be reached: in the runtime's mount namespace and with its privileges. So is a filesystem made that
+    /// is to be id-mapped, which takes privileges over it. `root` is where the container's root lies.
+    pub fn open_source(&mut self, donors: &mut Donors, root: &Path) -> Result<()> {
         let tree = match &self.kind {
             Kind::Bind {
                 source,
+                below,
                 recursive,
                 opened: Opened::Before,
-            } => mount::clone_tree(mount::CWD, source, *recursive)
-                .or_fail(|errno| self.no_source(errno))?,
+            } => match below {
+                None => mount::clone_tree(mount::CWD, source, *recursive),
+                Some(below) => open_root(root)
+                    .and_then(|root| root.lookup(below))
+                    .and_then(|file| mount::clone_tree(file.as_raw_fd(), "", *recursive)),
+            }
+            .or_fail(|errno| self.no_source(errno))?,
             Kind::Bind { .. } => return self.keep_mapping(donors),
             Kind::Filesystem { .. } if self.idmap.is_some() => self.make_filesystem(None)?,
             _ => return Ok(()),
@@ -69,6 +77,7 @@ impl Mount {
             source,
             recursive,
             opened,
+            ..
         } = &self.kind
         else {
             return Err(self.error("mount").because("it has no source"));
@@ -214,6 +223,11 @@ impl Mount {
     }
 }
 
+fn open_root(path: &Path) -> nix::Result<Rootfs> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    crate::sys::file::open(path, flags, Mode::empty()).map(Rootfs::new)
+}
+
 /// The word for what statfs(2) says of access times.
 fn times(flags: u64) -> &'static str {
     match flags {
@@ -226,12 +240,8 @@ fn times(flags: u64) -> &'static str {
 
 /// The type of the filesystem that `path` is on, from mountinfo.
 fn filesystem_of(path: &Path) -> Option<String> {
-    let file = crate::sys::file::open(
-        path,
-        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
-        nix::sys::stat::Mode::empty(),
-    )
-    .ok()?;
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let file = crate::sys::file::open(path, flags, Mode::empty()).ok()?;
     let id = mount::mount_id(file.as_fd(), c"").ok()?;
     let mounts = ::procfs::process::Process::myself()
         .ok()?
