@@ -132,12 +132,13 @@ impl Plan {
         };
         let mut moved = Moved {
             container: Socket::open_in(there.as_fd(), self.home.as_fd())?,
+            there,
             home: self.home,
             host: self.host,
             devices: Vec::new(),
         };
         for device in self.devices {
-            if let Err(error) = moved.take(device, there.as_fd()) {
+            if let Err(error) = moved.take(device) {
                 moved.give_back();
                 return Err(error);
             }
@@ -193,6 +194,7 @@ fn look_at(host: &Socket, there: Option<&Socket>, name: &str, to: &str) -> Resul
 #[derive(Debug)]
 pub struct Moved {
     home: OwnedFd,
+    there: OwnedFd,
     host: Socket,
     container: Socket,
     /// With their numbers there.
@@ -200,11 +202,12 @@ pub struct Moved {
 }
 
 impl Moved {
-    fn take(&mut self, device: Device, there: BorrowedFd) -> Result<()> {
+    fn take(&mut self, device: Device) -> Result<()> {
         let before = indexes(&self.container)?;
+        let there = self.there.as_raw_fd();
         let sent = self
             .host
-            .send_away(device.link.index, there.as_raw_fd(), &device.to, None);
+            .send_away(device.link.index, there, &device.to, None);
         let arrived = arrival(&self.container, &before, &device)?;
         let failed = sent.err().map(|refusal| explain_move(refusal, &device));
         // Also after a failure: the kernel moves first and renames then.
@@ -226,16 +229,15 @@ impl Moved {
 
     /// The last ones first. What fails is the kernel's to say, and nobody is left to mend it.
     pub fn give_back(self) {
-        for (device, index) in self.devices.iter().rev() {
-            let returned = bring_home(
-                (&self.host, self.home.as_fd()),
-                &self.container,
-                device,
-                *index,
-            );
-            if let Err(error) = returned {
-                crate::log::warning(format_args!("{error}"));
-            }
+        let way = Way {
+            host: &self.host,
+            home: self.home.as_fd(),
+            from: &self.container,
+            there: self.there.as_fd(),
+        };
+        let devices = self.devices.iter().rev();
+        for error in way.bring_home(devices.map(|(device, index)| (device, *index))) {
+            crate::log::warning(format_args!("{error}"));
         }
     }
 }
@@ -255,6 +257,7 @@ fn arrival(socket: &Socket, before: &[u32], device: &Device) -> Result<Option<Li
     Ok(links
         .into_iter()
         .filter(|link| !before.contains(&link.index) && link.hardware == device.link.hardware)
+        .filter(|link| link.may_be(&device.link))
         // In a namespace that is joined others may arrive as well: prefer the name that was to be.
         .min_by_key(|link| link.name != device.to))
 }
@@ -282,24 +285,79 @@ fn settle(socket: &Socket, index: u32, device: &Device, name: &str) -> Result<()
         .map_err(|refusal| refusal.explain(device.error("set up network device")))
 }
 
-/// Back to where it was, as it was: name, number, addresses, master and state.
-fn bring_home(
-    (host, home): (&Socket, BorrowedFd),
-    from: &Socket,
-    device: &Device,
-    index: u32,
-) -> Result<()> {
-    let fail = |refusal: Refusal| refusal.explain(device.error("give back network device"));
-    let before = &device.link;
-    from.send_away(index, home.as_raw_fd(), &before.name, Some(before.index))
-        .map_err(fail)?;
-    let link = host.link_named(&before.name).map_err(fail)?;
-    let index = link.map_or(before.index, |link| link.index);
-    for address in &device.addresses {
-        host.add_address(index, address, (&before.name, &before.name))
-            .map_err(fail)?;
+/// From a container's network namespace back to where devices were.
+struct Way<'a> {
+    host: &'a Socket,
+    home: BorrowedFd<'a>,
+    from: &'a Socket,
+    there: BorrowedFd<'a>,
+}
+
+impl Way<'_> {
+    /// Brings back these devices, with their numbers there: as they were, by name, number, addresses, master
+    /// and state. What could not be is told.
+    ///
+    /// A namespace that is joined may be others' to administer: they can put a device of their own in the
+    /// place of one, under its name and its number, which would get the host's addresses and its place in a
+    /// bridge. So nothing is given to a device before it is seen to be the one that went, which of a pair is
+    /// seen by its other end. For that all must be back, as they may be each other's.
+    fn bring_home<'d>(&self, devices: impl Iterator<Item = (&'d Device, u32)>) -> Vec<Error> {
+        let fetched: Vec<_> = devices
+            .map(|(device, index)| (device, self.fetch(device, index)))
+            .collect();
+        let restored = fetched
+            .into_iter()
+            .map(|(device, fetched)| fetched.and_then(|link| self.restore(device, &link)));
+        restored.filter_map(Result::err).collect()
     }
-    host.restore(index, before).map_err(fail)
+
+    fn fetch(&self, device: &Device, index: u32) -> Result<Link> {
+        let fail = |refusal: Refusal| refusal.explain(device.error("give back network device"));
+        let before = &device.link;
+        let found = self.from.link_at(index).map_err(fail)?;
+        if !found.is_some_and(|link| link.may_be(before)) {
+            return Err(impostor(device));
+        }
+        self.from
+            .send_away(
+                index,
+                self.home.as_raw_fd(),
+                &before.name,
+                Some(before.index),
+            )
+            .map_err(fail)?;
+        let link = self.host.link_named(&before.name).map_err(fail)?;
+        link.ok_or_else(|| {
+            device
+                .error("give back network device")
+                .errno(Errno::ENODEV)
+        })
+    }
+
+    fn restore(&self, device: &Device, link: &Link) -> Result<()> {
+        let fail = |refusal: Refusal| refusal.explain(device.error("give back network device"));
+        let before = &device.link;
+        let now = self.host.link_at(link.index).map_err(fail)?;
+        if !now.is_some_and(|now| now.is_alike(before)) {
+            let there = self.there.as_raw_fd();
+            self.host
+                .send_away(link.index, there, "returned%d", None)
+                .map_err(fail)?;
+            return Err(impostor(device));
+        }
+        for address in &device.addresses {
+            self.host
+                .add_address(link.index, address, (&before.name, &before.name))
+                .map_err(fail)?;
+        }
+        self.host.restore(link.index, before).map_err(fail)
+    }
+}
+
+fn impostor(device: &Device) -> Error {
+    device
+        .error("give back network device")
+        .because("another device has taken its place there")
 }
 
 /// Devices on their way into a network namespace that outlives the container, for the record.
@@ -324,6 +382,7 @@ impl Journey {
         };
         let host = Socket::open()?;
         let container = Socket::open_in(there.as_fd(), home.as_fd())?;
+        let mut gone = Vec::new();
         for device in &self.devices {
             let fail = |refusal: Refusal| refusal.explain(device.error("find network device"));
             if host.link_at(device.link.index).map_err(fail)?.is_some()
@@ -334,14 +393,23 @@ impl Journey {
             for name in [&device.to, &device.link.name] {
                 match container.link_named(name).map_err(fail)? {
                     Some(link) if link.hardware == device.link.hardware => {
-                        bring_home((&host, home.as_fd()), &container, device, link.index)?;
+                        gone.push((device, link.index));
                         break;
                     }
                     _ => {}
                 }
             }
         }
-        Ok(())
+        let way = Way {
+            host: &host,
+            home: home.as_fd(),
+            from: &container,
+            there: there.as_fd(),
+        };
+        match way.bring_home(gone.into_iter()).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 

@@ -17,10 +17,20 @@ mod code {
 
     pub const LINK_ADDRESS: u16 = 1;
     pub const LINK_NAME: u16 = 3;
+    pub const LINK_OTHER_END: u16 = 5;
     pub const LINK_MASTER: u16 = 10;
+    pub const LINK_INFO: u16 = 18;
     pub const LINK_NAMESPACE: u16 = 28;
     pub const LINK_FILTER: u16 = 29;
+    pub const LINK_OTHER_NAMESPACE: u16 = 37;
     pub const LINK_NEW_INDEX: u16 = 49;
+    /// Linux 5.6.
+    pub const LINK_BURNT_IN: u16 = 54;
+    /// Linux 5.14, both.
+    pub const LINK_PARENT: u16 = 56;
+    pub const LINK_PARENT_BUS: u16 = 57;
+    /// IFLA_INFO_KIND, within [`LINK_INFO`].
+    pub const INFO_KIND: u16 = 1;
     /// Linux 6.15.
     pub const LINK_IMMUTABLE: u16 = 67;
     /// RTEXT_FILTER_SKIP_STATS
@@ -54,6 +64,22 @@ pub struct Link {
     immutable: bool,
     /// What it is a port of, a bridge for example.
     master: Option<u32>,
+    #[serde(default)]
+    make: Make,
+    /// The device at the other end, or below it: its number, and the number of its network namespace where
+    /// that is another one.
+    #[serde(default)]
+    other_end: (Option<u32>, Option<u32>),
+}
+
+/// What nobody can change of a device, wherever it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Make {
+    /// `veth`, `dummy`; empty for hardware.
+    kind: String,
+    /// Hardware's name and its bus.
+    parent: (String, String),
+    burnt_in: Vec<u8>,
 }
 
 impl Link {
@@ -68,6 +94,8 @@ impl Link {
             loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
             immutable: false,
             master: None,
+            make: Make::default(),
+            other_end: (None, None),
         };
         for (kind, value) in Attributes(answer.get(LINK_HEADER..)?) {
             match kind {
@@ -75,10 +103,31 @@ impl Link {
                 code::LINK_ADDRESS => link.hardware = value.to_vec(),
                 code::LINK_MASTER => link.master = word(value, 0).filter(|master| *master != 0),
                 code::LINK_IMMUTABLE => link.immutable = value.first().is_some_and(|&it| it != 0),
+                code::LINK_OTHER_END => link.other_end.0 = word(value, 0),
+                code::LINK_OTHER_NAMESPACE => link.other_end.1 = word(value, 0),
+                code::LINK_BURNT_IN => link.make.burnt_in = value.to_vec(),
+                code::LINK_PARENT => link.make.parent.0 = text(value),
+                code::LINK_PARENT_BUS => link.make.parent.1 = text(value),
+                code::LINK_INFO => {
+                    let mut about = Attributes(value);
+                    let kind = about.find(|(kind, _)| *kind == code::INFO_KIND);
+                    link.make.kind = kind.map_or_else(String::new, |(_, value)| text(value));
+                }
                 _ => {}
             }
         }
         Some(link)
+    }
+
+    /// Whether `other`, seen elsewhere, can be the same device.
+    pub fn may_be(&self, other: &Link) -> bool {
+        self.make == other.make
+    }
+
+    /// Whether `other`, seen in the same network namespace as this, has the same other end, too: so of a pair
+    /// another one isn't taken for it.
+    pub fn is_alike(&self, other: &Link) -> bool {
+        self.may_be(other) && self.other_end == other.other_end
     }
 
     /// Why it has to stay where it is.
@@ -347,6 +396,22 @@ mod tests {
         let (index, address) = address(libc::AF_INET6, 0, flags, None).unwrap();
         assert_eq!(index, 7);
         assert_eq!(address.settable_flags(), libc::IFA_F_NOPREFIXROUTE);
+    }
+
+    #[test]
+    fn a_device_is_told_from_another_one_by_what_nobody_can_change() {
+        let link = |kind: &[u8], other_end: u32| {
+            let mut answer = vec![0; LINK_HEADER];
+            answer.extend(attribute(code::LINK_NAME, b"eth0\0"));
+            let info = attribute(code::INFO_KIND, kind);
+            answer.extend(attribute(code::LINK_INFO | 0x8000, &info));
+            answer.extend(attribute(code::LINK_OTHER_END, &other_end.to_ne_bytes()));
+            Link::parse(&answer).unwrap()
+        };
+        let before = link(b"veth\0", 7);
+        assert!(before.is_alike(&link(b"veth\0", 7)));
+        assert!(before.may_be(&link(b"veth\0", 8)) && !before.is_alike(&link(b"veth\0", 8)));
+        assert!(!before.may_be(&link(b"tun\0", 7)));
     }
 
     #[test]

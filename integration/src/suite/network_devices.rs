@@ -26,6 +26,8 @@ tests! {
     a_name_that_is_taken_on_the_way_gives_all_devices_back.needs(IP),
     delete_gives_back_what_a_killed_create_moved.needs(IP),
     hooks_find_the_device_in_the_container.needs(IP),
+    an_impostor_is_not_given_back.needs(&[Need::Husk, Need::Program("ip")]),
+    both_ends_of_a_pair_are_given_back.needs(IP),
 }
 
 const IP: &[Need] = &[Need::Program("ip")];
@@ -384,4 +386,58 @@ fn hooks_find_the_device_in_the_container(lab: &Lab) {
     lab.create(&bundle).end();
     let seen = std::fs::read_to_string(&list).unwrap();
     assert!(seen.contains("eth0:"), "{seen}");
+}
+
+/// Who administers the namespace that a container joins puts a pair of his own in the place of the device,
+/// with its number, its name and its address, while `create` fails: on the host it would get the device's
+/// addresses, and its place in the bridge.
+fn an_impostor_is_not_given_back(lab: &Lab) {
+    own_network();
+    rich_device("gift");
+    ip("link add bridge type bridge");
+    ip("link set gift master bridge");
+    let pod = pod(lab, &[]);
+    let script = format!(
+        "nsenter --net={pod} sh -c 'index=$(ip -o link show eth0 | cut -d: -f1); ip link del eth0; \
+         ip link add eth0 index $index address 02:00:00:00:00:07 type veth peer name mine'; exit 1"
+    );
+    let bundle = with_device(lab, "gift", "eth0")
+        .join("network", &pod)
+        .hook("createRuntime", &["/bin/sh", "-c", &script])
+        .set(
+            "/hooks/createRuntime/0/env",
+            json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]),
+        );
+    let output = lab.run(&bundle).code(1);
+    assert!(
+        output.stderr.contains("another device has taken its place"),
+        "{output}"
+    );
+    assert!(!is_there("gift"));
+    let links = ip("address show").to_string();
+    assert!(
+        !links.contains("192.0.2.1") && !links.contains("02:00:00:00:00:07"),
+        "{links}"
+    );
+    // It is back where it came from.
+    assert!(!ip_in(&pod, "link show dev mine").is_null());
+    close_pod(&pod);
+}
+
+/// Each is what the other one is told by.
+fn both_ends_of_a_pair_are_given_back(lab: &Lab) {
+    own_network();
+    rich_device("gift");
+    let before = [show("gift"), show("peer")];
+    let marker = lab.path("marker");
+    let failing = [lab.host_payload(), "hook", marker.to_str().unwrap(), "3"];
+    let bundle = with_device(lab, "gift", "eth0")
+        .set("/linux/netDevices/peer/name", "eth1")
+        .hook("createRuntime", &failing);
+    lab.run(&bundle).refused().says("/hooks/createRuntime/0");
+    for (before, now) in before.iter().zip([show("gift"), show("peer")]) {
+        assert_eq!(now["ifindex"], before["ifindex"]);
+        assert_eq!(is_up(&now), is_up(before));
+        assert_eq!(portrait(&now, false), portrait(before, false));
+    }
 }
