@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result, Step};
 
@@ -226,27 +227,30 @@ impl Bundle {
 
 /// The bytes of `dir/config.json`.
 pub fn read_config(dir: &Path) -> Result<Vec<u8>> {
-    let path = dir.join(CONFIG);
+    read_document(&dir.join(CONFIG)).map_err(|error| match error.code() {
+        Some(nix::errno::Errno::ENOENT) if dir.is_dir() => {
+            error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
+        }
+        Some(nix::errno::Errno::ENOTDIR) => {
+            error.hint("a bundle is the directory that holds config.json, not a file")
+        }
+        Some(nix::errno::Errno::ENOENT) => {
+            let advice = beside(dir);
+            error.hint(format!("there is no directory {}: {advice}", dir.display()))
+        }
+        _ => error,
+    })
+}
+
+/// The bytes of a document in a regular file, [`MAX_BYTES`] at most.
+pub fn read_document(path: &Path) -> Result<Vec<u8>> {
     // O_NONBLOCK: a fifo of that name must not stop us here for ever.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&path)
-        .step("open", path.display())
-        .map_err(|error| match error.code() {
-            Some(nix::errno::Errno::ENOENT) if dir.is_dir() => {
-                error.hint("a bundle is a directory with a config.json; `husk spec` writes one")
-            }
-            Some(nix::errno::Errno::ENOTDIR) => {
-                error.hint("a bundle is the directory that holds config.json, not a file")
-            }
-            Some(nix::errno::Errno::ENOENT) => {
-                let advice = beside(dir);
-                error.hint(format!("there is no directory {}: {advice}", dir.display()))
-            }
-            _ => error,
-        })?;
-    read(file, &path)
+        .open(path)
+        .step("open", path.display())?;
+    read(file, path)
 }
 
 const PROCESS: &str = "process document";
@@ -296,6 +300,17 @@ pub fn parse_resources(raw: &[u8]) -> Result<(LinuxResources, Extra, Vec<Finding
         .as_ref()
         .and_then(|linux| linux.resources().clone());
     Ok((resources.unwrap_or_default(), extra, warnings))
+}
+
+/// A JSON document of another kind, from an image or an engine, as a value. Like config.json it must not hold
+/// so many values that they fill the memory.
+pub fn parse_value(raw: &[u8]) -> Result<Value, String> {
+    let mut findings = Findings::default();
+    if parse::too_many_values(raw, &mut findings) {
+        let told = findings.0.pop().map(|finding| finding.message);
+        return Err(told.unwrap_or_default());
+    }
+    serde_json::from_slice(raw).map_err(|error| error.to_string())
 }
 
 /// The rules of `linux.resources`, for limits that are to take the place of others.

@@ -379,7 +379,7 @@ fn nul(value: &Value, pointer: &str, findings: &mut Findings) {
 
 /// Types take up to 25 times the space of the text that they are read from (`{},{},{}`): a count
 /// bounds the memory whatever the text.
-fn too_many_values(raw: &[u8], findings: &mut Findings) -> bool {
+pub fn too_many_values(raw: &[u8], findings: &mut Findings) -> bool {
     if raw.len() <= COUNTED {
         return false;
     }

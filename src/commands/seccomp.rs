@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use caps::Capability;
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::form::{Form, Format};
 use super::{Global, print};
@@ -216,7 +215,11 @@ fn read(args: &Args, machine: Arch) -> Result<Source> {
             .on(path.display())
             .because(error.to_string())
     };
-    let value: Value = serde_json::from_slice(&raw).map_err(not_json)?;
+    let value = bundle::parse_value(&raw).map_err(|reason| {
+        Error::new("read profile")
+            .on(path.display())
+            .because(reason)
+    })?;
     if value.get("ociVersion").is_some() || value.get("linux").is_some() {
         let spec: Spec = bundle::Bundle::parse(Path::new("."), raw)?.spec;
         let profile = spec

@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl};
 use nix::sched::CloneFlags;
-use nix::sys::stat::{Mode, stat};
-use nix::unistd::Pid;
+use nix::sys::stat::{Mode, fstatat, stat};
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::plan::rootfs_setting;
@@ -87,10 +87,18 @@ impl Places {
             }
             None => None,
         };
+        let directory = opened_work.as_ref().map_or(&opened, |(_, opened)| opened);
+        let log_path = work.unwrap_or(images).join(log);
+        // CRIU writes it anew, through a link that came with the images.
+        let stale = fstatat(directory, log, AtFlags::AT_SYMLINK_NOFOLLOW);
+        if stale.is_ok() {
+            unlinkat(directory, log, UnlinkatFlags::NoRemoveDir)
+                .step("remove", log_path.display())?;
+        }
         Ok(Places {
             images: (images.to_owned(), opened),
             work: opened_work,
-            log: work.unwrap_or(images).join(log),
+            log: log_path,
         })
     }
 
@@ -368,5 +376,27 @@ impl Container {
         self.record.namespaces = namespaces::differing(pid);
         let new_pids = CloneFlags::CLONE_NEWPID.bits() as u64;
         self.record.first_in_pids &= self.record.namespaces & new_pids != 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_came_with_the_images_is_not_written_to() {
+        let dir = std::env::temp_dir().join(format!("husk-places-{}", std::process::id()));
+        let images = dir.join("images");
+        files::make_directories(&images, 0o700).unwrap();
+        files::replace(&dir.join("canary"), b"canary").unwrap();
+        let link = images.join(LOG);
+        nix::unistd::symlinkat("../canary", nix::fcntl::AT_FDCWD, &link).unwrap();
+        Places::open(&images, None, LOG).unwrap();
+        assert!(std::fs::symlink_metadata(&link).is_err());
+        assert_eq!(std::fs::read(dir.join("canary")).unwrap(), b"canary");
+        for name in ["canary", "images", ""] {
+            let path = dir.join(name);
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::create::{
 use super::ground::Ground;
 use super::plan::{Hooks, Plan};
 use super::record::{Init as InitRecord, Phase};
+use crate::bundle;
 use crate::cgroups::Cgroup;
 use crate::criu::{self, Choices, External, Kind, Options};
 use crate::error::{Error, Result, Step};
@@ -66,20 +67,19 @@ pub fn restore(request: &Request) -> Result<Created> {
     }
 }
 
-/// What the standard streams were.
+/// What the standard streams were. More of them would stand for other descriptors of CRIU's: its socket, the
+/// host's directories.
 fn read_descriptors(images: &Path) -> Result<Vec<String>> {
     let path = images.join(criu::DESCRIPTORS);
-    let text = std::fs::read(&path).or_fail(|errno| {
-        Error::new("read")
-            .on(path.display())
-            .errno(errno)
-            .hint("--image-path names the directory of a checkpoint")
-    })?;
-    serde_json::from_slice(&text).map_err(|error| {
+    let text = bundle::read_document(&path)
+        .map_err(|error| error.hint("--image-path names the directory of a checkpoint"))?;
+    let mut streams: Vec<String> = serde_json::from_slice(&text).map_err(|error| {
         Error::new("read")
             .on(path.display())
             .because(error.to_string())
-    })
+    })?;
+    streams.truncate(3);
+    Ok(streams)
 }
 
 /// Where CRIU is, and so what it makes.
@@ -257,4 +257,32 @@ fn mounts(plan: &Plan) -> Result<Vec<External>> {
         });
     }
     Ok(mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_speak_of_the_standard_streams_alone() {
+        let dir = std::env::temp_dir().join(format!("husk-streams-{}", std::process::id()));
+        crate::files::make_directory(&dir, 0o700).unwrap();
+        let path = dir.join(criu::DESCRIPTORS);
+        let listed: Vec<String> = (0..9).map(|number| format!("pipe:[{number}]")).collect();
+        crate::files::replace(&path, &serde_json::to_vec(&listed).unwrap()).unwrap();
+        assert_eq!(read_descriptors(&dir).unwrap(), listed[..3]);
+        std::fs::remove_file(&path).unwrap();
+        nix::sys::stat::mknodat(
+            nix::fcntl::AT_FDCWD,
+            &path,
+            nix::sys::stat::SFlag::S_IFIFO,
+            nix::sys::stat::Mode::S_IRWXU,
+            0,
+        )
+        .unwrap();
+        let error = read_descriptors(&dir).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_dir(&dir).unwrap();
+    }
 }

@@ -29,6 +29,7 @@ tests! {
     numbers_out_of_range.needs(HUSK).seconds(120),
     loops_of_links.needs(HUSK),
     documents_of_exec_and_update.needs(HUSK).seconds(120),
+    documents_of_images_and_engines.needs(HUSK).seconds(120),
 }
 
 const TIME: Duration = Duration::from_secs(2);
@@ -433,4 +434,32 @@ fn documents_of_exec_and_update(lab: &Lab) {
         }
     }
     container.end();
+}
+
+/// An image's config comes from whoever made the image.
+fn documents_of_images_and_engines(lab: &Lab) {
+    let file = lab.path("document");
+    let bundle = lab.path("spec");
+    std::fs::create_dir(&bundle).unwrap();
+    let filled = |unit: &str| unit.repeat(((16 << 20) - 1024) / unit.len());
+    for (text, says) in [
+        (format!("{{\"a\":[{}1]}}", filled("{},")), "values"),
+        (
+            format!("{{\"config\":{{\"Env\":[{}\"\"]}}}}", filled("\"\",")),
+            "values",
+        ),
+        ("[".repeat(10_000), "recursion limit"),
+        (filled("x"), "expected value"),
+        ("x".repeat(17 << 20), "larger than 16 MiB"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        drop(text);
+        let (file, bundle) = (file.to_str().unwrap(), bundle.to_str().unwrap());
+        let image = ["spec", "--bundle", bundle, "--image-config", file];
+        let profile = ["seccomp", "explain", file];
+        for command in [&image[..], &profile[..]] {
+            bounded(lab, command[0], lab.runtime(command.iter().copied())).says(says);
+        }
+        assert_eq!(std::fs::read_dir(bundle).unwrap().count(), 0);
+    }
 }

@@ -55,8 +55,7 @@ pub fn read(path: &Path) -> Result<Image> {
             .on(path.display())
             .because(reason)
     };
-    let value: serde_json::Value =
-        serde_json::from_slice(&raw).map_err(|error| bad(error.to_string()))?;
+    let value = crate::bundle::parse_value(&raw).map_err(bad)?;
     // A manifest or an index lies beside it in every image.
     if value
         .get("config")
