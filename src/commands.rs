@@ -1,11 +1,12 @@
 //! The commands, one file each: an `Args` structure and a `run()`.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, Step, misleads};
 use crate::process::program::Passed;
 use crate::process::protect;
 use crate::sys::fd;
@@ -287,15 +288,45 @@ fn ignored_in(status: &[u8]) -> Option<u64> {
 pub fn print(text: &str) -> Result<u8> {
     let mut stdout = io::stdout().lock();
     stdout
-        .write_all(text.as_bytes())
+        .write_all(harmless(text).as_bytes())
         .and_then(|()| stdout.flush())
         .map(|()| 0)
         .step("write", "standard output")
 }
 
+/// Text for a terminal: what a container may have named (a process, an annotation of its image, a network
+/// device) must not give it orders. The escapes are those of JSON, in which control characters below a blank
+/// don't occur but as escapes already.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| misleads(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        match acts(c) {
+            true => shown += &format!("\\u{:04x}", u32::from(c)),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_printed_gives_a_terminal_no_orders() {
+        assert!(matches!(harmless("a\tb\n\u{e9}"), Cow::Borrowed(_)));
+        assert_eq!(
+            harmless("a\u{1b}[2Jb\r\u{9b}31m\n"),
+            "a\\u001b[2Jb\\u000d\\u009b31m\n"
+        );
+        let json = serde_json::to_string("x\u{9b}y\u{7f}\u{1b}").unwrap();
+        let read: String = serde_json::from_str(&harmless(&json)).unwrap();
+        assert_eq!(read, "x\u{9b}y\u{7f}\u{1b}");
+    }
 
     #[test]
     fn ignored_signals_are_read_only_where_all_digits_are() {

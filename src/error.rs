@@ -147,6 +147,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Control characters, and those that break lines or turn the direction of what follows: a terminal would
+/// show another text than the one that is there.
+pub fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text from config.json may hold line breaks and control characters, and be of any length; a message
 /// may not.
 fn one_line(text: &str) -> Cow<'_, str> {
@@ -157,12 +164,12 @@ fn one_line(text: &str) -> Cow<'_, str> {
         let both = format!("{}[{} bytes]{}", &text[..from], to - from, &text[to..]);
         return one_line(&both).into_owned().into();
     }
-    if !text.chars().any(char::is_control) {
+    if !text.contains(misleads) {
         return Cow::Borrowed(text);
     }
     text.chars()
         .map(|c| {
-            if c.is_control() {
+            if misleads(c) {
                 c.escape_default().to_string()
             } else {
                 c.to_string()
@@ -250,6 +257,8 @@ mod tests {
     fn control_characters_do_not_break_the_line() {
         let error = Error::config("/hostname", "bad \"a\nb\u{1b}[2J\"");
         assert!(!error.to_string().contains(['\n', '\u{1b}']));
+        let error = Error::new("exec").on("a\u{202e}b\u{2029}c\u{9b}d");
+        assert_eq!(error.to_string(), "exec a\\u{202e}b\\u{2029}c\\u{9b}d");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::error::{Error, Result, Step, phrase};
+use crate::error::{Error, Result, Step, misleads, phrase};
 use crate::files;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,7 +193,7 @@ fn errno(cause: &(dyn std::error::Error + 'static)) -> Option<Errno> {
 
 /// [`Error`] escapes control characters in its parts; other errors don't.
 fn one_line(text: String) -> String {
-    if text.chars().any(char::is_control) {
+    if text.contains(misleads) {
         Error::new(text).to_string()
     } else {
         text

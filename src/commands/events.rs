@@ -1,4 +1,3 @@
-use std::io::{self, Write};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -7,7 +6,7 @@ use serde::Serialize;
 use super::{Global, print};
 use crate::cgroups::Stats;
 use crate::container::events::{Event, Watched};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result};
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -91,14 +90,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     }
     watched.watch(args.interval, |event| {
         let text = line(&args.id, &event)?;
-        let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush())
-        {
+        match print(&text) {
             // Nobody reads any more.
-            Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => Ok(false),
-            written => written.map(|()| true).step("write", "standard output"),
+            Err(error) if error.code() == Some(Errno::EPIPE) => Ok(false),
+            printed => printed.map(|_| true),
         }
     })?;
     Ok(0)

@@ -153,7 +153,8 @@ fn table(containers: &[Shown]) -> String {
             shown.id.clone(),
             shown.pid.to_string(),
             shown.status.into(),
-            shown.bundle.display().to_string(),
+            // A row is one line.
+            shown.bundle.display().to_string().replace('\n', "\\n"),
             shown.created.clone(),
             shown.owner.clone(),
         ]

@@ -53,10 +53,11 @@ impl Watched {
             Some(init) if self.container.record.namespaces & own != 0 => init,
             _ => return Vec::new(),
         };
-        let text = std::fs::read_to_string(format!("/proc/{}/net/dev", init.pid));
+        let text = std::fs::read(format!("/proc/{}/net/dev", init.pid));
         // Only if the number is still that process's was it its file.
         match (text, self.container.init()) {
-            (Ok(text), Ok(Some(_))) => interfaces(&text),
+            // A name of a device may be of any bytes.
+            (Ok(text), Ok(Some(_))) => interfaces(&String::from_utf8_lossy(&text)),
             _ => Vec::new(),
         }
     }
