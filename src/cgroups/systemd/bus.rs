@@ -34,6 +34,8 @@ pub struct Connection {
     output: Vec<u8>,
     serial: u32,
     end: Instant,
+    /// How often something was received since.
+    late: u32,
 }
 
 impl Connection {
@@ -69,6 +71,7 @@ impl Connection {
             output: format!("\0AUTH EXTERNAL {identity}\r\nBEGIN\r\n").into_bytes(),
             serial: 0,
             end: Instant::now() + PATIENCE,
+            late: 0,
         })
     }
 
@@ -82,6 +85,7 @@ impl Connection {
     /// Sends what is queued. From now on the other side has its time to answer.
     pub fn send(&mut self) -> Result<()> {
         self.end = Instant::now() + PATIENCE;
+        self.late = 0;
         let output = std::mem::take(&mut self.output);
         self.stream
             .set_write_timeout(Some(PATIENCE))
@@ -145,7 +149,13 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Result<()> {
+        /// What has come in time is read, should husk itself be late; who goes on talking is not heard out.
+        const LATE: u32 = 64;
         let left = self.end.saturating_duration_since(Instant::now());
+        self.late += u32::from(left.is_zero());
+        if self.late > LATE {
+            return Err(self.failed(&io::ErrorKind::WouldBlock.into()));
+        }
         // A timeout of nothing would be none.
         let left = left.max(Duration::from_millis(1));
         let mut buffer = [0; 4096];
@@ -258,6 +268,11 @@ mod tests {
 
     /// Says `said` to whoever connects.
     fn with_peer(said: &'static [u8], test: impl FnOnce(Connection)) {
+        let say = |mut stream: UnixStream| drop(stream.write_all(said));
+        with_talker(say, test);
+    }
+
+    fn with_talker(say: impl FnOnce(UnixStream) + Send + 'static, test: impl FnOnce(Connection)) {
         let dir = std::env::temp_dir().join(format!(
             "husk-bus-{}-{:?}",
             std::process::id(),
@@ -270,7 +285,7 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             let mut line = [0; 26];
             stream.read_exact(&mut line).unwrap();
-            let _ = stream.write_all(said);
+            say(stream);
             line
         });
         let mut connection = Connection::open(&format!("unix:path={}", path.display()), 0).unwrap();
@@ -304,6 +319,21 @@ mod tests {
         });
         with_peer(&[b'x'; 2000], |mut connection| {
             assert_eq!(connection.greet().unwrap_err().code(), Some(Errno::EBADMSG));
+        });
+    }
+
+    /// Each of its messages comes in time, and none is the answer.
+    #[test]
+    fn a_peer_that_never_stops_talking_is_not_heard_for_ever() {
+        let chatter = |mut stream: UnixStream| {
+            let signal = b"l\x04\0\x01\0\0\0\0\x01\0\0\0\0\0\0\0";
+            while stream.write_all(signal).is_ok() {}
+        };
+        with_talker(chatter, |mut connection| {
+            connection.end = Instant::now() + Duration::from_millis(50);
+            let error = connection.answer(1, drop).unwrap_err();
+            assert_eq!(error.code(), Some(Errno::ETIMEDOUT));
+            drop(connection);
         });
     }
 

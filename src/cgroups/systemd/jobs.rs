@@ -34,6 +34,8 @@ fn method<'a>(member: &'a str, signature: &'a str) -> Call<'a> {
 pub struct Manager {
     bus: Connection,
     unit: String,
+    /// As the bus calls it: whoever else is there may say anything to anybody.
+    sender: String,
     /// systemd's release.
     pub version: u32,
     /// Its own cgroup, below which all of its units are.
@@ -88,20 +90,21 @@ impl Manager {
         });
         bus.send()?;
         bus.greet()?;
-        let mut value = |serial: u32| -> Result<String> {
+        let mut value = |serial: u32| -> Result<(String, String)> {
             let message = bus.answer(serial, drop)?;
             let text = message.body().text_variant().map(str::to_owned);
             match (message.kind, text) {
-                (Kind::Reply, Some(text)) => Ok(text),
+                (Kind::Reply, Some(text)) => Ok((text, message.sender)),
                 _ => Err(Error::new("ask systemd for its version at")
                     .on(address)
                     .because(refusal(&message))),
             }
         };
-        let version = number_in(&value(version)?);
-        let cgroup = value(cgroup)?;
+        let (version, sender) = value(version)?;
+        let (cgroup, _) = value(cgroup)?;
         Ok(Manager {
-            version,
+            version: number_in(&version),
+            sender,
             cgroup: cgroup.trim_start_matches('/').into(),
             unit: unit.to_owned(),
             bus,
@@ -117,9 +120,9 @@ impl Manager {
         let serial = self.bus.call(call, body);
         self.bus.send()?;
         let mut ended = Vec::new();
-        let unit = self.unit.clone();
+        let (unit, sender) = (self.unit.clone(), self.sender.clone());
         let answer = self.bus.answer(serial, |message| {
-            ended.extend(end_of_job(&message, &unit));
+            ended.extend(end_of_job(&message, &sender, &unit));
         })?;
         if answer.kind == Kind::Error {
             return Ok(Err(answer));
@@ -130,7 +133,7 @@ impl Manager {
                 return Ok(Ok(result.clone()));
             }
             let message = self.bus.next()?;
-            ended.extend(end_of_job(&message, &unit));
+            ended.extend(end_of_job(&message, &sender, &unit));
         }
     }
 
@@ -219,9 +222,10 @@ impl Manager {
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
-/// The job and its result, if that is what the signal tells and about this unit.
-fn end_of_job(message: &Message, unit: &str) -> Option<(String, String)> {
+/// The job and its result, if that is what the signal tells, from systemd and about this unit.
+fn end_of_job(message: &Message, sender: &str, unit: &str) -> Option<(String, String)> {
     if message.kind != Kind::Signal
+        || message.sender != sender
         || message.interface != MANAGER
         || message.member != "JobRemoved"
         || message.signature != "uoss"
@@ -342,6 +346,24 @@ pub fn own_manager() -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On the system's bus anybody may send a signal to anybody.
+    #[test]
+    fn the_end_of_a_job_is_what_systemd_says_and_nobody_else() {
+        let mut bytes = method("JobRemoved", "uoss").encode(1, |writer| {
+            writer.u32(7);
+            for word in ["/job/7", "a.scope", "done"] {
+                writer.text(word);
+            }
+        });
+        const SIGNAL: u8 = 4;
+        bytes[1] = SIGNAL;
+        let message = Message::decode(&bytes).unwrap();
+        let ended = Some(("/job/7".to_owned(), "done".to_owned()));
+        assert_eq!(end_of_job(&message, "", "a.scope"), ended);
+        assert_eq!(end_of_job(&message, "", "b.scope"), None);
+        assert_eq!(end_of_job(&message, ":1.1", "a.scope"), None);
+    }
 
     #[test]
     fn versions() {

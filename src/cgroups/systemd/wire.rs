@@ -135,6 +135,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 impl Call<'_> {
@@ -273,6 +274,8 @@ pub struct Message {
     pub member: String,
     /// The name of an error.
     pub error: String,
+    /// Who said it, in the words of the bus; empty where there is none in between.
+    pub sender: String,
     pub signature: String,
     body: Vec<u8>,
     big_endian: bool,
@@ -330,6 +333,7 @@ impl Message {
             interface: String::new(),
             member: String::new(),
             error: String::new(),
+            sender: String::new(),
             signature: String::new(),
             body: bytes.get(bytes.len().checked_sub(body)?..)?.to_vec(),
             big_endian,
@@ -343,6 +347,7 @@ impl Message {
                 (INTERFACE, "s") => message.interface = reader.text()?.to_owned(),
                 (MEMBER, "s") => message.member = reader.text()?.to_owned(),
                 (ERROR_NAME, "s") => message.error = reader.text()?.to_owned(),
+                (SENDER, "s") => message.sender = reader.text()?.to_owned(),
                 (SIGNATURE, "g") => message.signature = reader.signature()?.to_owned(),
                 (_, other) => reader.skip(other)?,
             }

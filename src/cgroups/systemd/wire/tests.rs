@@ -60,6 +60,7 @@ fn signals_are_understood_in_both_byte_orders() {
         let message = Message::decode(&bytes).unwrap();
         assert_eq!(message.kind, Kind::Signal);
         assert_eq!(message.member, "JobRemoved");
+        assert_eq!(message.sender, ":1.4");
         assert_eq!(message.signature, "uoss");
         let mut body = message.body();
         assert_eq!(body.u32(), Some(7));
