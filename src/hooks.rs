@@ -347,8 +347,11 @@ impl Drop for Brood {
     }
 }
 
+/// In a container its /proc may be the image's, and say anything.
 fn children() -> Option<Vec<i32>> {
-    sys::process::children("/proc/thread-self/children").ok()
+    let mut listed = sys::process::children("/proc/thread-self/children").ok()?;
+    listed.retain(|&pid| sys::process::is_child(pid));
+    Some(listed)
 }
 
 /// The end of what the hook wrote, on one line.
@@ -357,7 +360,8 @@ fn last_words(mut output: File) -> Option<String> {
     let from = length.saturating_sub(WORDS);
     output.seek(SeekFrom::Start(from)).ok()?;
     let mut bytes = Vec::new();
-    output.read_to_end(&mut bytes).ok()?;
+    // What it has left running may write without end.
+    output.take(WORDS).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let mut text = text.trim();
     // Whole lines, where there is more than one.
@@ -440,6 +444,19 @@ mod tests {
         assert!(begin.elapsed().as_secs() < 3);
         std::thread::sleep(std::time::Duration::from_millis(2500));
         assert!(!marker.exists());
+    }
+
+    #[test]
+    fn only_own_children_are_killed() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("9").spawn();
+        let child = child.as_mut().unwrap();
+        assert!(sys::process::is_child(child.id() as i32));
+        for other in [-1, 0, 1, std::process::id() as i32] {
+            assert!(!sys::process::is_child(other), "{other}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!sys::process::is_child(child.id() as i32));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::stat::{Mode, SFlag, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fstat, major, makedev};
 use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
@@ -378,8 +378,13 @@ pub(super) fn reset_signals() -> nix::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
+/// Whether the device is everybody's: one of memory, as /dev/null and /dev/zero are, or /dev/tty.
+fn is_shared(device: libc::dev_t) -> bool {
+    major(device) == 1 || device == makedev(5, 0)
+}
+
 /// Gives the standard streams to the program's user, who may want to open them anew by /dev/stdout;
-/// not those that are shared by everybody, as /dev/null and /dev/tty are. `owner` is a uid of the host.
+/// not those that are shared by everybody. `owner` is a uid of the host.
 pub fn give_stdio(owner: Uid) {
     if owner.is_root() {
         return;
@@ -388,11 +393,30 @@ pub fn give_stdio(owner: Uid) {
         let stream = sys::fd::stdio(number);
         let Ok(stat) = fstat(stream) else { continue };
         let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
-        let is_shared = [makedev(1, 3), makedev(5, 0)].contains(&stat.st_rdev);
-        if is_device && is_shared || stat.st_uid == owner.as_raw() {
+        if is_device && is_shared(stat.st_rdev) || stat.st_uid == owner.as_raw() {
             continue;
         }
         // On a read-only filesystem, or without the privilege, it stays as it is.
         let _ = nix::unistd::fchown(stream, Some(owner), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_that_are_everybodys_are_given_to_nobody() {
+        for (device, shared) in [
+            (makedev(1, 3), true),
+            (makedev(1, 5), true),
+            (makedev(1, 9), true),
+            (makedev(5, 0), true),
+            (makedev(5, 1), false),
+            (makedev(4, 1), false),
+            (makedev(136, 7), false),
+        ] {
+            assert_eq!(is_shared(device), shared, "{device:x}");
+        }
     }
 }

@@ -286,6 +286,12 @@ fn waitid(
     Ok((pid != 0).then(|| (Pid::from_raw(pid), ended)))
 }
 
+/// Whether this process has a child of that number, in the kernel's own words, whatever /proc shows.
+pub fn is_child(pid: i32) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    libc::id_t::try_from(pid).is_ok_and(|pid| waitid(libc::P_PID, pid, flags).is_ok())
+}
+
 /// The fields of proc_pid_stat(5) from the third on. The name before them may hold anything.
 pub fn stat_fields(stat: &[u8]) -> Option<SplitAsciiWhitespace<'_>> {
     let rest = &stat[stat.iter().rposition(|&byte| byte == b')')? + 1..];
