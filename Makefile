@@ -20,10 +20,9 @@ LIMIT := 3000000
 CONFORMANCE := build-suites compare count debian images native places prepare report runc-suite \
 	runc-tests sources terminal validation validation-tests vm
 BUNDLES := hello busybox limits overlay debian
-ENGINES := engines enclose image report checks podman podman-setup podman-run podman-exec podman-life \
-	podman-files podman-privileges podman-namespaces podman-build containerd docker
+ENGINES := $(filter-out integration/engines/README.md,$(wildcard integration/engines/*))
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/engines bench/run \
-	$(addprefix integration/engines/,$(ENGINES)) \
+	$(ENGINES) \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
 	$(addprefix integration/conformance/,$(CONFORMANCE)) integration/diagnosis/measure integration/security/security
 
@@ -112,9 +111,11 @@ security: built ## every published attack on a runtime, on husk, runc and crun; 
 	SUITE=$$CARGO_TARGET_DIR/$$TARGET/debug/suite integration/security/security --write docs/security.md $(SECURITY_OPTIONS) \
 		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)" $(RUNTIMES)
 
-engines: built ## podman, containerd and docker on husk, and on runc and crun to compare (root)
+engines: built ## podman, containerd, docker on husk, runc and crun, here and in a machine (root); ENGINES_ONLY="docker ..."
 	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils
-	@integration/engines/engines husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
+	@integration/vm/vm deps
+	@integration/engines/engines --vm --jobs 2 $(addprefix --engine ,$(ENGINES_ONLY)) \
+		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
 
 check: ## formatting, clippy and the lock file
 	@. .ci/toolchain; \
