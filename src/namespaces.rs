@@ -229,10 +229,21 @@ impl Plan {
         self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
     }
 
-    /// What clone3(2) makes. The cgroup namespace must be made by the process itself, to be rooted at
-    /// its own cgroup, and so must the time namespace, for its clocks to be set.
+    /// What clone3(2) makes. The time namespace must be made by the process itself, for its clocks to
+    /// be set.
     pub fn clone_flags(&self) -> u64 {
-        (self.new - CloneFlags::CLONE_NEWCGROUP - NEWTIME).bits() as u64
+        (self.new - self.made_inside() - NEWTIME).bits() as u64
+    }
+
+    /// What the process makes once it is who and where it will be: the cgroup namespace is rooted at the
+    /// cgroup of its maker, and the maker owns the root of an ipc namespace's mqueue and the files of a
+    /// network namespace's loopback device, which must be root of the user namespace if there is one.
+    fn made_inside(&self) -> CloneFlags {
+        let mut kinds = CloneFlags::CLONE_NEWCGROUP;
+        if self.in_user_namespace() {
+            kinds |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET;
+        }
+        self.new & kinds
     }
 
     /// Whether a process in between is needed, which enters a namespace for the one that it makes: a
@@ -270,12 +281,14 @@ impl Plan {
                 joined.enter().or_fail(|errno| joined.error(errno))?;
             }
         }
-        if self.new.contains(CloneFlags::CLONE_NEWCGROUP) {
-            unshare(CloneFlags::CLONE_NEWCGROUP).or_fail(|errno| {
-                Error::new("make cgroup namespace")
-                    .at("/linux/namespaces")
-                    .errno(errno)
-            })?;
+        for (_, kind, name) in KINDS {
+            if self.made_inside().contains(*kind) {
+                unshare(*kind).or_fail(|errno| {
+                    Error::new(format!("make {name} namespace"))
+                        .at("/linux/namespaces")
+                        .errno(errno)
+                })?;
+            }
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ tests! {
     namespaces_can_be_joined_by_path,
     a_pid_namespace_can_be_joined,
     a_user_namespace_can_be_joined,
+    root_of_a_user_namespace_owns_what_the_others_bring,
     a_namespace_of_another_type_is_refused,
     a_path_that_is_no_namespace_is_refused,
     hostname_is_set_in_the_container_only,
@@ -277,6 +278,26 @@ fn a_user_namespace_can_be_joined(lab: &Lab) {
     assert_eq!(facts["ns"]["user"], of(holder.pid(), "user"));
     assert_eq!(facts["uid"], 0);
     assert_ne!(facts["ns"]["net"], of(holder.pid(), "net"));
+    holder.end();
+}
+
+/// The message queues' directory and the loopback device are theirs who made the namespaces.
+fn root_of_a_user_namespace_owns_what_the_others_bring(lab: &Lab) {
+    let new = || lab.bundle().user_namespace(100_000, 65536);
+    let holder = lab.start(&new().payload("pause"));
+    let joining = lab
+        .bundle()
+        .join("user", format!("/proc/{}/ns/user", holder.pid()));
+    for bundle in [new(), joining] {
+        let answers = lab.ask(bundle, "stat /dev/mqueue -- stat /sys/class/net/lo/mtu");
+        for answer in answers {
+            assert_eq!(
+                (&answer["uid"], &answer["gid"]),
+                (&json!(0), &json!(0)),
+                "{answer}"
+            );
+        }
+    }
     holder.end();
 }
 
