@@ -41,6 +41,9 @@ use crate::error::{Error, Result};
 /// systemd host the controllers are already enabled and systemd leaves strangers at the top alone,
 /// and no directory above is left to be made and removed.
 ///
+/// What would name a unit for the systemd driver is a path, too: BuildKit in a dockerd with that driver
+/// gives `system.slice:docker:ID` and runs the runtime without `--systemd-cgroup`.
+///
 /// # Errors
 /// Paths that leave the tree or name its root.
 pub fn path(cgroups_path: Option<&str>, id: &str) -> Result<PathBuf> {
@@ -61,12 +64,6 @@ pub fn path(cgroups_path: Option<&str>, id: &str) -> Result<PathBuf> {
             POINTER,
             "\"/\" is the root of the cgroup tree, which can't be a container's",
         ));
-    }
-    if !path.contains('/') && path.split(':').count() == 3 {
-        return Err(
-            Error::config(POINTER, format!("{path:?} names a systemd unit"))
-                .hint("pass --systemd-cgroup, or give a path"),
-        );
     }
     for name in below.split('/') {
         let wrong = match name {

@@ -15,6 +15,7 @@ use crate::output::End;
 tests! {
     an_absolute_path_is_from_the_root_of_the_tree,
     a_relative_path_is_always_at_the_same_place,
+    the_name_of_a_unit_is_a_path_without_the_systemd_driver,
     without_a_path_there_is_a_cgroup_all_the_same,
     a_deep_path_is_made_and_removed_again,
     what_was_there_before_stays,
@@ -94,6 +95,20 @@ fn a_relative_path_is_always_at_the_same_place(lab: &Lab) {
     }
     assert_eq!(places[0], places[1]);
     assert!(places[0].ends_with(&name), "{places:?}");
+}
+
+/// BuildKit asks for that in a dockerd with the systemd driver.
+fn the_name_of_a_unit_is_a_path_without_the_systemd_driver(lab: &Lab) {
+    let path = format!("system.slice:docker:{}", lab.id());
+    let bundle = lab
+        .bundle()
+        .set("/linux/cgroupsPath", path.as_str())
+        .payload("pause");
+    let container = lab.create(&bundle);
+    let place = cgroup_of(container.pid());
+    assert!(place.ends_with(&path), "{place:?}");
+    container.force_delete();
+    assert!(eventually(|| !cgroup::path(&place).exists()));
 }
 
 fn without_a_path_there_is_a_cgroup_all_the_same(lab: &Lab) {
