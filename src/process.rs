@@ -8,6 +8,7 @@ pub mod exec;
 pub mod foreground;
 pub mod identity;
 pub mod init;
+pub mod limits;
 mod listener;
 mod lookup;
 pub mod observer;

@@ -258,6 +258,8 @@ impl Work {
         let mappings = plan.rootfs.take_mappings();
         let mut program = plan.program;
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
+        let limits = program.as_ref().map(|program| program.limits.clone());
+        let limits = limits.unwrap_or_default();
         let init = Init {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -284,7 +286,7 @@ impl Work {
         }
         let cgroup_fd = cgroup.as_ref().map(Cgroup::fd);
         let process = oom_score::inherited(oom_score_adj, request.rootless, || {
-            trace::step("clone", || process::spawn(init, cgroup_fd))
+            limits.inherited(|| trace::step("clone", || process::spawn(init, cgroup_fd)))
         })?;
         let pid = self.process.insert(process).pid;
         if let Some(maps) = &maps {

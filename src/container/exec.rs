@@ -98,6 +98,7 @@ impl Target {
         program.bind(affinity.afterwards);
         let schedule = program.hand_over_schedule();
         let oom_score_adj = program.identity.oom_score_adj;
+        let limits = program.limits.clone();
         let terminal = process
             .terminal()
             .unwrap_or(false)
@@ -132,7 +133,7 @@ impl Target {
         };
         let cgroup_fd = cgroup.as_ref().map(AsFd::as_fd);
         let process = oom_score::inherited(oom_score_adj, rootless, || {
-            trace::step("clone", || exec::spawn(exec, cgroup_fd))
+            limits.inherited(|| trace::step("clone", || exec::spawn(exec, cgroup_fd)))
         })
         .map_err(|error| match (&subgroup, error.code()) {
             (Some(subgroup), Some(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {

@@ -100,7 +100,7 @@ fn process(bundle: &Bundle, findings: &mut Vec<Finding>) {
                 .push(Finding::error(format!("/process/rlimits/{index}/hard"), message).hint(hint));
         } else if let Some(hard) = hard_limit(&name)
             && rlimit.hard() > hard
-            && (user || !may(Capability::CAP_SYS_RESOURCE))
+            && (crate::namespaces::nested() || !may(Capability::CAP_SYS_RESOURCE))
         {
             let message = format!(
                 "{name}: {} is above husk's own hard limit, {hard}",

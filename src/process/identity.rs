@@ -1,10 +1,9 @@
-//! Who the program is and what it may do: ids, capabilities, limits.
+//! Who the program is and what it may do: ids and capabilities.
 
 use std::str::FromStr;
 
 use caps::Capability;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime as oci;
@@ -31,41 +30,19 @@ pub struct Identity {
     confined: bool,
     umask: Option<Mode>,
     sets: Sets,
-    /// Resource, soft and hard limit, index in config.json.
-    limits: Vec<(u32, u64, u64, usize)>,
     pub no_new_privileges: bool,
     /// Under no circumstances touched if `None`.
     pub oom_score_adj: Option<i32>,
 }
 
-/// Whether it is the number of open files; C libraries don't agree on the type of its name.
-fn is_files(resource: u32) -> bool {
-    i64::from(resource) == i64::from(libc::RLIMIT_NOFILE)
-}
-
-/// How many files the kernel lets a process open; as many as there can be where it doesn't say.
-fn nr_open() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
-    text.trim().parse().unwrap_or(u64::MAX)
-}
-
 impl Identity {
-    /// # Errors
-    /// For a resource limit that Linux doesn't have.
-    pub fn plan(process: &oci::Process, linux: Option<&oci::Linux>) -> Result<Identity> {
+    pub fn plan(process: &oci::Process, linux: Option<&oci::Linux>) -> Identity {
         let user = process.user();
         let groups = user.additional_gids().iter().flatten();
-        let limits = process
-            .rlimits()
-            .iter()
-            .flatten()
-            .enumerate()
-            .map(|(index, limit)| (resource(limit.typ()), limit.soft(), limit.hard(), index))
-            .collect();
         let listed = linux.and_then(|linux| linux.namespaces().as_ref());
         let is_user = |one: &oci::LinuxNamespace| one.typ() == oci::LinuxNamespaceType::User;
         let own = listed.is_some_and(|listed| listed.iter().any(is_user));
-        Ok(Identity {
+        Identity {
             confined: own || crate::namespaces::nested(),
             uid: Uid::from_raw(user.uid()),
             gid: Gid::from_raw(user.gid()),
@@ -77,38 +54,13 @@ impl Identity {
                 .capabilities()
                 .as_ref()
                 .map_or(Sets::default(), Sets::of),
-            limits,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj(),
-        })
+        }
     }
 
     pub fn uid(&self) -> Uid {
         self.uid
-    }
-
-    /// Resource limits, while the privilege to raise them is still there.
-    pub fn limit(&self) -> Result<()> {
-        for &(resource, soft, hard, index) in &self.limits {
-            prctl::set_rlimit(resource, soft, hard).or_fail(|errno| {
-                let error = Error::new("set resource limit")
-                    .on(format!("{soft}:{hard}"))
-                    .at(format!("/process/rlimits/{index}"))
-                    .errno(errno);
-                match errno {
-                    // No privilege is enough for more open files than that.
-                    Errno::EPERM if is_files(resource) && hard > nr_open() => error
-                        .because(format!("more than fs.nr_open, {}", nr_open()))
-                        .hint("lower it, or raise it for the machine: sysctl fs.nr_open"),
-                    Errno::EPERM => {
-                        error.hint("raising a hard limit needs CAP_SYS_RESOURCE on the host")
-                    }
-                    Errno::EINVAL => error.hint("the soft limit can't be above the hard limit"),
-                    _ => error,
-                }
-            })?;
-        }
-        Ok(())
     }
 
     /// Becomes the user. Capabilities stay permitted until [`Identity::restrict`].
@@ -252,28 +204,6 @@ fn bit(capability: &oci::Capability) -> Option<u64> {
     Capability::from_str(&name)
         .ok()
         .map(|known| known.bitmask())
-}
-
-fn resource(kind: oci::PosixRlimitType) -> u32 {
-    use oci::PosixRlimitType as Type;
-    match kind {
-        Type::RlimitCpu => libc::RLIMIT_CPU as _,
-        Type::RlimitFsize => libc::RLIMIT_FSIZE as _,
-        Type::RlimitData => libc::RLIMIT_DATA as _,
-        Type::RlimitStack => libc::RLIMIT_STACK as _,
-        Type::RlimitCore => libc::RLIMIT_CORE as _,
-        Type::RlimitRss => libc::RLIMIT_RSS as _,
-        Type::RlimitNproc => libc::RLIMIT_NPROC as _,
-        Type::RlimitNofile => libc::RLIMIT_NOFILE as _,
-        Type::RlimitMemlock => libc::RLIMIT_MEMLOCK as _,
-        Type::RlimitAs => libc::RLIMIT_AS as _,
-        Type::RlimitLocks => libc::RLIMIT_LOCKS as _,
-        Type::RlimitSigpending => libc::RLIMIT_SIGPENDING as _,
-        Type::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE as _,
-        Type::RlimitNice => libc::RLIMIT_NICE as _,
-        Type::RlimitRtprio => libc::RLIMIT_RTPRIO as _,
-        Type::RlimitRttime => libc::RLIMIT_RTTIME as _,
-    }
 }
 
 #[cfg(test)]

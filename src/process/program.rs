@@ -17,6 +17,7 @@ use nix::unistd::Uid;
 use oci_spec::runtime as oci;
 
 use super::identity::Identity;
+use super::limits::Limits;
 use super::schedule::{self, Affinity, Schedule, Surroundings};
 use super::{autopsy, listener, lookup};
 use crate::error::{Error, Result, Step};
@@ -33,6 +34,7 @@ pub struct Program {
     environment: Vec<String>,
     directory: PathBuf,
     pub identity: Identity,
+    pub limits: Limits,
     /// Empty once husk has taken it over.
     schedule: Schedule,
     affinity: Affinity,
@@ -76,7 +78,8 @@ impl Program {
             arguments: process.args().clone().unwrap_or_default(),
             environment,
             directory: process.cwd().clone(),
-            identity: Identity::plan(process, linux)?,
+            identity: Identity::plan(process, linux),
+            limits: Limits::plan(process),
             schedule: Schedule::plan(process, linux),
             affinity: Affinity::Reset,
             surroundings: Surroundings::plan(linux)?,
@@ -117,7 +120,7 @@ impl Program {
     /// Limits, working directory, user and privileges; finds the file to execute. In the container,
     /// with its root.
     pub fn prepare(mut self) -> Result<Prepared> {
-        self.identity.limit()?;
+        self.limits.apply()?;
         self.affinity.apply()?;
         self.schedule.apply(None)?;
         self.surroundings.apply()?;

@@ -139,6 +139,28 @@ pub fn set_personality(domain: libc::c_ulong) -> Result<()> {
     Errno::result(unsafe { libc::personality(domain) }).map(drop)
 }
 
+/// The soft and the hard limit of a resource, prlimit(2) on the calling process.
+///
+/// # Errors
+/// `EINVAL` for a resource that this kernel doesn't know.
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for the call to write to, and no new value is given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut limit,
+        )
+    };
+    Errno::result(done).map(|_| (limit.rlim_cur, limit.rlim_max))
+}
+
 /// Sets both limits of a resource, prlimit(2) on the calling process.
 ///
 /// # Errors

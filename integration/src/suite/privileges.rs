@@ -23,6 +23,7 @@ tests! {
     rlimits_are_set,
     every_rlimit_can_be_lowered,
     rlimits_can_be_raised.needs(&[Need::SysResource]),
+    rlimits_can_be_raised_in_a_user_namespace.needs(&[Need::SysResource, Need::Program("prlimit")]),
     oom_score_adj_is_set,
     oom_score_adj_is_left_alone_when_absent,
     affinity_is_that_of_the_cgroup_not_of_the_caller,
@@ -242,6 +243,27 @@ fn rlimits_can_be_raised(lab: &Lab) {
         facts["rlimits"]["RLIMIT_NICE"],
         json!({ "soft": 30, "hard": 40 })
     );
+}
+
+/// No privilege in there is enough: what engines ask for as a matter of course is above what systemd
+/// gives to those who start them.
+fn rlimits_can_be_raised_in_a_user_namespace(lab: &Lab) {
+    let limit = json!([{ "type": "RLIMIT_NOFILE", "soft": 2000, "hard": 3000 }]);
+    let bundle = || {
+        let bundle = lab.bundle().user_namespace(100_000, 65536);
+        bundle.set("/process/rlimits", limit.clone())
+    };
+    let low = ["prlimit", "--nofile=1000:1500"];
+    let init = lab.run_with(&bundle(), &[]).through(&low).run();
+    let container = lab.start(&bundle().payload("pause"));
+    let exec = container.exec_with(&[], "/bin/payload facts");
+    for facts in [init, exec.through(&low).run()] {
+        assert_eq!(
+            facts.ok().line()["rlimits"]["RLIMIT_NOFILE"],
+            json!({ "soft": 2000, "hard": 3000 })
+        );
+    }
+    container.end();
 }
 
 fn oom_score_adj_is_set(lab: &Lab) {
