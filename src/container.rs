@@ -130,27 +130,28 @@ pub fn look_up(root: &Path, id: &str) -> Result<Found> {
 pub fn find(root: &Path, id: &str) -> Result<Container> {
     match look_up(root, id)? {
         Found::Container(container) => Ok(*container),
-        Found::Remains(_) | Found::Nothing => Err(missing(id).maybe_hint(record::other(root, id))),
+        Found::Remains(_) | Found::Nothing => Err(missing(root, id)),
     }
 }
 
-pub fn missing(id: &str) -> Error {
+fn missing(root: &Path, id: &str) -> Error {
     Error::new("container")
         .on(id)
         .because("container does not exist")
+        .maybe_hint(record::other(root, id))
 }
 
 /// Finds and locks: what the record says stays true until the container is dropped.
 fn find_locked(root: &Path, id: &str) -> Result<Container> {
     check_id(id)?;
-    let home = Home::open(root, id)?.ok_or_else(|| missing(id))?;
-    lock(home, id)
+    let home = Home::open(root, id)?.ok_or_else(|| missing(root, id))?;
+    lock(root, home, id)
 }
 
 /// It may have been deleted, or finished, while this command waited.
-fn lock(home: Home, id: &str) -> Result<Container> {
+fn lock(root: &Path, home: Home, id: &str) -> Result<Container> {
     home.lock()?;
-    let record = home.read()?.ok_or_else(|| missing(id))?;
+    let record = home.read()?.ok_or_else(|| missing(root, id))?;
     Ok(Container {
         home,
         record,
@@ -415,7 +416,7 @@ impl Container {
         let home = match Home::open(root, id)? {
             Some(home) => home,
             None if force => return Ok(()),
-            None => return Err(missing(id)),
+            None => return Err(missing(root, id)),
         };
         home.lock_while(|turn| {
             if force {
@@ -429,7 +430,7 @@ impl Container {
                 locked: true,
             }
             .delete_locked(force),
-            Ok(None) if !force => Err(missing(id)),
+            Ok(None) if !force => Err(missing(root, id)),
             // Another delete was faster, and the name may be another container's by now.
             Ok(None) if home.is_gone() => Ok(()),
             // Its creator was killed before it made anything.
