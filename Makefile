@@ -20,7 +20,7 @@ LIMIT := 3000000
 CONFORMANCE := build-suites compare count debian images native places prepare report runc-suite \
 	runc-tests sources terminal validation validation-tests vm
 BUNDLES := hello busybox limits overlay debian
-ENGINES := $(filter-out integration/engines/README.md,$(wildcard integration/engines/*))
+ENGINES := $(filter-out %.md %.py,$(wildcard integration/engines/*))
 SCRIPTS := .ci/house .ci/need .ci/run .ci/tiers .ci/toolchain bench/engines bench/run \
 	$(ENGINES) \
 	bundles/build bundles/demo bundles/test $(wildcard bundles/*/*.sh) \
