@@ -483,7 +483,9 @@ impl Container {
         }
         if let Some(journey) = &self.record.journey {
             // The devices' own namespace knows what is left to do; the container goes in any case.
-            if let Err(error) = journey.undo() {
+            let own = self.home.held_network();
+            let undone = own.and_then(|own| journey.undo(own.as_ref().map(AsFd::as_fd)));
+            if let Err(error) = undone {
                 log::warning(format_args!("{error}"));
             }
         }

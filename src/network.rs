@@ -2,8 +2,8 @@
 //!
 //! husk moves them, gives them the addresses back that the kernel takes from them on the way, and sets them
 //! up. Nothing of it is undone at the container's end: the kernel returns devices of hardware to the first
-//! network namespace and removes the others. Only while a container is being made can it fail, and then
-//! the devices come back.
+//! network namespace and removes the others. Only while a container is being made can it fail, or be killed, and
+//! then the devices come back, by what the record says of them.
 
 mod link;
 mod netlink;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Uid;
 use oci_spec::runtime::Linux;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,20 @@ impl Device {
         Error::new(step)
             .on(&self.link.name)
             .at(format!("{POINTER}/{key}"))
+    }
+
+    /// Whether that is what it has become: the kernel moves it first and names it then.
+    fn is_gone_as(&self, link: &Link) -> bool {
+        let is_numbered = || {
+            let Some((front, back)) = self.to.split_once("%d") else {
+                return false;
+            };
+            let number = link.name.strip_prefix(front);
+            let number = number.and_then(|rest| rest.strip_suffix(back));
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        let is_named = link.name == self.to || link.name == self.link.name || is_numbered();
+        is_named && link.hardware == self.link.hardware
     }
 }
 
@@ -108,42 +122,49 @@ impl Plan {
         }))
     }
 
-    /// What a later command needs to finish an interrupted move, where it can: a namespace that is the
-    /// container's own ends with its first process, and with it whatever the kernel doesn't give back.
-    pub fn journey(&self, namespace: Option<&Path>) -> Option<Journey> {
-        let (Some(namespace), Some(_)) = (namespace, &self.joined) else {
-            return None;
-        };
-        Some(Journey {
-            from: identity(self.home.as_fd()).ok()?,
-            namespace: namespace.to_owned(),
+    /// What a later command needs to take back what has moved, if the container doesn't come to be. `joined` is the
+    /// path of the network namespace that the container joins.
+    ///
+    /// # Errors
+    /// What /proc doesn't tell.
+    pub fn journey(&self, joined: Option<&Path>) -> Result<Journey> {
+        Ok(Journey {
+            from: identity(self.home.as_fd())?,
+            joined: joined.map(Path::to_owned),
             devices: self.devices.clone(),
         })
     }
 
-    /// Moves the devices into the network namespace of the container whose first process is `init`.
+    /// The network namespace that the container joins.
+    pub fn joined(&self) -> Option<BorrowedFd<'_>> {
+        self.joined.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the devices there.
     ///
     /// # Errors
-    /// All devices are back, as far as they can be.
-    pub fn carry_out(self, init: Pid) -> Result<Moved> {
-        let there = match self.joined {
-            Some(namespace) => namespace,
-            None => open_namespace(Path::new(&format!("/proc/{init}/ns/net")))?,
-        };
-        let mut moved = Moved {
-            container: Socket::open_in(there.as_fd(), self.home.as_fd())?,
-            there,
-            home: self.home,
-            host: self.host,
-            devices: Vec::new(),
-        };
-        for device in self.devices {
-            if let Err(error) = moved.take(device) {
-                moved.give_back();
-                return Err(error);
+    /// Some have moved: [`Journey::undo`] finds them.
+    pub fn carry_out(&self, there: BorrowedFd) -> Result<()> {
+        let container = Socket::open_in(there, self.home.as_fd())?;
+        for device in &self.devices {
+            self.take(device, there, &container)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, device: &Device, there: BorrowedFd, container: &Socket) -> Result<()> {
+        let before = indexes(container)?;
+        let index = device.link.index;
+        self.host
+            .send_away(index, there.as_raw_fd(), &device.to, None)
+            .map_err(|refusal| explain_move(refusal, device))?;
+        match arrival(container, &before, device)? {
+            Some(link) => settle(container, link.index, device, &link.name),
+            None => {
+                let error = device.error("move network device");
+                Err(error.because("it did not arrive").errno(Errno::ENODEV))
             }
         }
-        Ok(moved)
     }
 }
 
@@ -188,58 +209,6 @@ fn look_at(host: &Socket, there: Option<&Socket>, name: &str, to: &str) -> Resul
         addresses,
         to: to.to_owned(),
     })
-}
-
-/// Devices that are in the container's network namespace.
-#[derive(Debug)]
-pub struct Moved {
-    home: OwnedFd,
-    there: OwnedFd,
-    host: Socket,
-    container: Socket,
-    /// With their numbers there.
-    devices: Vec<(Device, u32)>,
-}
-
-impl Moved {
-    fn take(&mut self, device: Device) -> Result<()> {
-        let before = indexes(&self.container)?;
-        let there = self.there.as_raw_fd();
-        let sent = self
-            .host
-            .send_away(device.link.index, there, &device.to, None);
-        let arrived = arrival(&self.container, &before, &device)?;
-        let failed = sent.err().map(|refusal| explain_move(refusal, &device));
-        // Also after a failure: the kernel moves first and renames then.
-        let Some(link) = arrived else {
-            return Err(failed.unwrap_or_else(|| {
-                let error = device.error("move network device");
-                error.because("it did not arrive").errno(Errno::ENODEV)
-            }));
-        };
-        self.devices.push((device, link.index));
-        let Some((device, index)) = self.devices.last() else {
-            return Ok(());
-        };
-        match failed {
-            Some(error) => Err(error),
-            None => settle(&self.container, *index, device, &link.name),
-        }
-    }
-
-    /// The last ones first. What fails is the kernel's to say, and nobody is left to mend it.
-    pub fn give_back(self) {
-        let way = Way {
-            host: &self.host,
-            home: self.home.as_fd(),
-            from: &self.container,
-            there: self.there.as_fd(),
-        };
-        let devices = self.devices.iter().rev();
-        for error in way.bring_home(devices.map(|(device, index)| (device, *index))) {
-            crate::log::warning(format_args!("{error}"));
-        }
-    }
 }
 
 fn indexes(socket: &Socket) -> Result<Vec<u32>> {
@@ -360,56 +329,59 @@ fn impostor(device: &Device) -> Error {
         .because("another device has taken its place there")
 }
 
-/// Devices on their way into a network namespace that outlives the container, for the record.
+/// Devices on their way into a container that isn't there yet, for the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journey {
     /// Device and inode of the namespace that they come from.
     from: (u64, u64),
-    namespace: PathBuf,
+    /// Where the container's network namespace is found; `None` for one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    joined: Option<PathBuf>,
     devices: Vec<Device>,
 }
 
 impl Journey {
     /// Takes back what an interrupted `create` has moved. To be called where they came from; elsewhere, and
-    /// when all is where it belongs, it does nothing.
-    pub fn undo(&self) -> Result<()> {
+    /// when all is where it belongs, it does nothing. `own` is the network namespace that ends with the container.
+    /// The others come back if one can't.
+    pub fn undo(&self, own: Option<BorrowedFd>) -> Result<()> {
         let home = own_namespace()?;
         if identity(home.as_fd())? != self.from {
             return Ok(());
         }
-        let Ok(there) = open_namespace(&self.namespace) else {
-            return Ok(());
+        let joined = self.joined.as_deref().map(open_namespace);
+        let there = match (&joined, own) {
+            (Some(Ok(joined)), _) => joined.as_fd(),
+            (None, Some(own)) => own,
+            // Gone, or nothing was moved yet.
+            (Some(Err(_)), _) | (None, None) => return Ok(()),
         };
         let host = Socket::open()?;
-        let container = Socket::open_in(there.as_fd(), home.as_fd())?;
+        let container = Socket::open_in(there, home.as_fd())?;
+        let links = container
+            .links()
+            .map_err(|refusal| refusal.explain(Error::new("list network devices")))?;
         let mut gone = Vec::new();
-        for device in &self.devices {
+        // The last ones first.
+        for device in self.devices.iter().rev() {
             let fail = |refusal: Refusal| refusal.explain(device.error("find network device"));
-            if host.link_at(device.link.index).map_err(fail)?.is_some()
-                || host.link_named(&device.link.name).map_err(fail)?.is_some()
-            {
+            if host.link_at(device.link.index).map_err(fail)?.is_some() {
                 continue;
             }
-            for name in [&device.to, &device.link.name] {
-                match container.link_named(name).map_err(fail)? {
-                    Some(link) if link.hardware == device.link.hardware => {
-                        gone.push((device, link.index));
-                        break;
-                    }
-                    _ => {}
-                }
+            if let Some(link) = links.iter().find(|link| device.is_gone_as(link)) {
+                gone.push((device, link.index));
             }
         }
         let way = Way {
             host: &host,
             home: home.as_fd(),
             from: &container,
-            there: there.as_fd(),
+            there,
         };
-        match way.bring_home(gone.into_iter()).into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok(()),
+        for error in way.bring_home(gone.into_iter()) {
+            crate::log::warning(format_args!("{error}"));
         }
+        Ok(())
     }
 }
 

@@ -52,7 +52,9 @@ impl Made {
     /// Its pointer is that of what asked for it.
     fn make(&mut self, parent: &Group, pointer: &str) -> Result<Group> {
         let group = parent.make(&self.name, pointer)?;
-        self.inode = Some(group.inode()?);
+        // Without it nobody would know whose it is.
+        let inode = group.inode().inspect_err(|_| parent.forget(&self.name))?;
+        self.inode = Some(inode);
         Ok(group)
     }
 

@@ -114,6 +114,6 @@ fn serve(listener: &OwnedFd, answers: &Answers, calls: &Sender<(u32, i64)>) {
 }
 
 /// `SECCOMP_IOCTL_NOTIF_RECV` and `_SEND`, `SECCOMP_USER_NOTIF_FLAG_CONTINUE` of linux/seccomp.h.
-const RECEIVE: u32 = 0xc050_2100;
-const SEND: u32 = 0xc018_2101;
-const CONTINUE: u32 = 1;
+pub const RECEIVE: u32 = 0xc050_2100;
+pub const SEND: u32 = 0xc018_2101;
+pub const CONTINUE: u32 = 1;

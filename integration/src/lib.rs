@@ -18,6 +18,7 @@ pub mod output;
 pub mod profile;
 pub mod pty;
 pub mod receiver;
+pub mod resctrl;
 pub mod runner;
 pub mod stuck;
 pub mod suite;

@@ -24,7 +24,6 @@ use crate::files;
 use crate::hooks::{self, Point};
 use crate::log;
 use crate::namespaces::{self, Origin};
-use crate::network;
 use crate::process::channel::Report;
 use crate::process::init::{Gate, Init};
 use crate::process::program::{Passed, Program, give_stdio};
@@ -118,14 +117,13 @@ pub fn create(request: &Request) -> Result<Created> {
 pub(super) struct Work {
     pub container: Container,
     pub process: Option<Process>,
-    devices: Option<network::Moved>,
     pub hooks_ran: bool,
 }
 
 impl Work {
     /// Writes ahead what is going to be made.
     pub fn begin(request: &Request, plan: &Plan, ground: &Ground, notify: bool) -> Result<Work> {
-        let mut record = plan.record(request, ground.place());
+        let mut record = plan.record(request, ground.place())?;
         record.notify = notify;
         record.root_mount = plan.rootfs.left_behind()?;
         let home = Home::make(request.root, request.id)?;
@@ -141,7 +139,6 @@ impl Work {
                 locked: true,
             },
             process: None,
-            devices: None,
             hooks_ran: false,
         })
     }
@@ -319,6 +316,7 @@ impl Work {
         }
         self.note(&plan.bundle)?;
         let mut network = plan.network;
+        let mut holds = false;
         let mut terminal = None;
         let failure = loop {
             match trace::step("wait for init", || process.channel.next_report())? {
@@ -332,8 +330,12 @@ impl Work {
                 }
                 Some(Report::Mounted) => {
                     if let Some(network) = network.take() {
-                        let carry = || network.carry_out(process.pid);
-                        self.devices = Some(trace::step("move network devices", carry)?);
+                        let home = &self.container.home;
+                        trace::step("move network devices", || match network.joined() {
+                            Some(joined) => network.carry_out(joined),
+                            None => network.carry_out(home.hold_network(process.pid)?.as_fd()),
+                        })?;
+                        holds = network.joined().is_none();
                     }
                     self.hooks_ran = runtime_hooks;
                     let bundle = Some(plan.bundle.dir.as_path());
@@ -382,6 +384,10 @@ impl Work {
         self.container.home.write(&created)?;
         process.channel.go()?;
         self.container.record = created;
+        if holds && let Err(error) = self.container.home.release_network() {
+            // `delete` does.
+            log::warning(format_args!("{error}"));
+        }
         Ok(terminal)
     }
 
@@ -414,13 +420,8 @@ impl Work {
         let Work {
             mut container,
             process,
-            devices,
             hooks_ran,
         } = self;
-        // Before the end of the process, and of its network namespace with it.
-        if let Some(devices) = devices {
-            devices.give_back();
-        }
         if let Some(process) = process {
             process.end();
         }

@@ -278,9 +278,13 @@ impl Plan {
         Some(Elsewhere::new(path, inode))
     }
 
-    pub fn record(&self, request: &Request, place: Option<&Place>) -> Record {
+    pub fn record(&self, request: &Request, place: Option<&Place>) -> Result<Record> {
         let joined = self.namespaces.joined(CloneFlags::CLONE_NEWNET);
-        Record {
+        let journey = self
+            .network
+            .as_ref()
+            .map(|network| network.journey(joined.map(|(_, path)| path)));
+        Ok(Record {
             format: Record::format(),
             phase: Phase::Creating,
             oci_version: self.subject.version.clone(),
@@ -301,10 +305,7 @@ impl Plan {
                 .overlay()
                 .map(Overlay::missing)
                 .unwrap_or_default(),
-            journey: self
-                .network
-                .as_ref()
-                .and_then(|network| network.journey(joined.map(|(_, path)| path))),
+            journey: journey.transpose()?,
             restored: false,
             notify: false,
             seccomp_agent: self.seccomp_agent.clone(),
@@ -313,7 +314,7 @@ impl Plan {
             poststart: self.hooks.poststart.clone(),
             poststop: self.hooks.poststop.clone(),
             postmortem: Postmortem::default(),
-        }
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `config.json` | the bundle's, byte for byte, as it was at `create` |
 //! | `start.sock` | where a created container's first process waits for `start` |
 //! | `notify/notify.sock` | where its program says that it is ready, if husk's caller wants to know |
+//! | `network` | its network namespace, mounted there while devices are on their way into it |
 //!
 //! The directory itself is locked by whoever changes the container.
 
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, renameat};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
 use nix::sys::stat::{Mode, fstat, mkdirat, umask};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::sys::statfs::{FsType, fstatfs};
+use nix::unistd::{Pid, Uid, UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::agent::Agent;
@@ -45,6 +48,7 @@ const RECORD: &str = "record.json";
 const NEW_RECORD: &str = "record.new";
 const CONFIG: &str = "config.json";
 const SOCKET: &str = "start.sock";
+const NETWORK: &str = "network";
 const NOTIFY_DIRECTORY: &str = "notify";
 /// In that directory.
 pub const NOTIFY: &str = "notify.sock";
@@ -99,7 +103,7 @@ pub struct Record {
     /// The mount namespace that it joined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_mount_in: Option<Elsewhere>,
-    /// Network devices that `create` moves to where they outlive the container.
+    /// Network devices that `create` moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub journey: Option<Journey>,
     /// CRIU made its first process, which then has executed nothing and yet may run.
@@ -379,6 +383,56 @@ impl Home {
         Ok(socket)
     }
 
+    /// Holds the network namespace of that process, so that what is moved there can be taken back, whoever ends.
+    ///
+    /// # Errors
+    /// Who may not mount.
+    pub fn hold_network(&self, pid: Pid) -> Result<OwnedFd> {
+        let path = format!("/proc/{pid}/ns/net");
+        let namespace = openat(
+            AT_FDCWD,
+            path.as_str(),
+            FILE.difference(OFlag::O_NOFOLLOW),
+            Mode::empty(),
+        )
+        .step("open namespace", &path)?;
+        self.write_file(NETWORK, &[])?;
+        let on = self.path.join(NETWORK);
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let target = openat(&self.fd, NETWORK, flags, Mode::empty()).step("open", on.display())?;
+        let tree = sys::mount::clone_tree(namespace.as_raw_fd(), "", false);
+        tree.and_then(|tree| sys::mount::move_mount(tree.as_fd(), target.as_fd()))
+            .step("mount network namespace", on.display())?;
+        Ok(namespace)
+    }
+
+    /// `None` if it isn't held.
+    pub fn held_network(&self) -> Result<Option<OwnedFd>> {
+        /// NSFS_MAGIC of linux/magic.h.
+        const MAGIC: FsType = FsType(0x6e73_6673);
+        let path = self.path.join(NETWORK);
+        let file = match openat(&self.fd, NETWORK, FILE, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            file => file.step("open", path.display())?,
+        };
+        let kind = fstatfs(&file).step("statfs", path.display())?;
+        Ok((kind.filesystem_type() == MAGIC).then_some(file))
+    }
+
+    /// Lets it end with those who are in it.
+    pub fn release_network(&self) -> Result<()> {
+        let name = format!("/proc/self/fd/{}/{NETWORK}", self.fd.as_raw_fd());
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        match umount2(name.as_str(), flags) {
+            // Not there, not mounted, or not for who may not mount.
+            Ok(()) | Err(Errno::ENOENT | Errno::EINVAL | Errno::EPERM) => {}
+            Err(errno) => {
+                return Err(errno).step("unmount", self.path.join(NETWORK).display());
+            }
+        }
+        self.unlink(&[NETWORK])
+    }
+
     /// Removes everything, the record last: before that it can be done again.
     pub fn remove(self) -> Result<()> {
         self.unlink(&[SOCKET, CONFIG, RECORD])?;
@@ -389,6 +443,7 @@ impl Home {
                 let notify = format!("{NOTIFY_DIRECTORY}/{NOTIFY}");
                 self.unlink(&[NEW_RECORD, &notify])?;
                 let _ = unlinkat(&self.fd, NOTIFY_DIRECTORY, UnlinkatFlags::RemoveDir);
+                self.release_network()?;
                 remove()
             }
             removed => removed,

@@ -142,7 +142,15 @@ impl Socket {
     pub fn open_in(namespace: BorrowedFd, home: BorrowedFd) -> Result<Socket> {
         setns(namespace, CloneFlags::CLONE_NEWNET).step("enter", "the network namespace")?;
         let opened = Socket::open();
-        setns(home, CloneFlags::CLONE_NEWNET).step("leave", "the network namespace")?;
+        // Whoever stays here finds nothing any more.
+        let mut left = Ok(());
+        for _ in 0..DUMPS {
+            left = setns(home, CloneFlags::CLONE_NEWNET);
+            if left.is_ok() {
+                break;
+            }
+        }
+        left.step("leave", "the network namespace")?;
         opened
     }
 
@@ -161,7 +169,7 @@ impl Socket {
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         let fd = self.fd.as_raw_fd();
-        send(fd, &request.bytes(sequence), MsgFlags::empty())?;
+        retry(|| send(fd, &request.bytes(sequence), MsgFlags::empty()))?;
         let mut reader = Reader::new(sequence);
         loop {
             let size = retry(|| recv(fd, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC))?;

@@ -11,7 +11,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use procfs::process::Process;
+use procfs::FromRead;
+use procfs::process::MountInfos;
 
 use super::POINTER;
 use crate::error::{Error, Result, Step};
@@ -38,9 +39,11 @@ pub struct Tree {
 impl Tree {
     /// Wherever it is mounted, as mountinfo says.
     pub fn find() -> Result<Tree> {
-        let mounts = Process::myself()
-            .and_then(|process| process.mountinfo())
-            .map_err(|error| Error::new("read /proc/self/mountinfo").because(error.to_string()))?;
+        const LIST: &str = "/proc/self/mountinfo";
+        let file =
+            open(LIST, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step("open", LIST)?;
+        let mounts = MountInfos::from_read(File::from(file))
+            .map_err(|error| Error::new("read").on(LIST).because(error.to_string()))?;
         for mount in mounts.0.iter().filter(|mount| mount.fs_type == "resctrl") {
             if let Some(tree) = Tree::at(&mount.mount_point)? {
                 return Ok(tree);
@@ -181,7 +184,14 @@ impl Group {
         })?;
         #[cfg(test)]
         super::tests::play_kernel(&path);
-        self.existing(name)
+        self.existing(name).inspect_err(|_| self.forget(name))
+    }
+
+    /// What was made here a moment ago, by a step that failed.
+    pub fn forget(&self, name: &str) {
+        if let Err(error) = self.remove(name) {
+            crate::log::warning(format_args!("{error}"));
+        }
     }
 
     pub fn remove(&self, name: &str) -> Result<()> {

@@ -1,29 +1,37 @@
 //! One case: a command that is struck, and what is then found.
 
+mod aftermath;
+
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use husk_integration::bundle::Bundle;
 use husk_integration::cgroup;
+use husk_integration::lab::patience;
 use husk_integration::output::End;
 use husk_integration::receiver::Receiver;
+use husk_integration::resctrl::StandIn;
 use husk_integration::sys;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::device;
 use super::facts::{self, Facts};
-use super::ground::{Ground, Thing};
-use super::scenario::{CREATED, Place, Scenario, Shape, UPDATED};
+use super::ground::{Ground, MARK};
+use super::lines::Lines;
+use super::scenario::{CREATED, Place, SCHEMA, Scenario, Shape, UPDATED};
 use super::tracer::{self, Command, Fault, Side, Strike, Traced};
 
-/// `delete --force` has to be done within that time; what is slow is looked at again.
-const SECOND: Duration = Duration::from_secs(1);
-/// No command takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// `delete --force` has to be done within that time; what is slow is looked at again. On a machine that is emulated
+/// time is another one.
+pub fn second() -> Duration {
+    patience() / 10
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
@@ -84,6 +92,17 @@ pub struct Bench<'a> {
     /// What the program tells of itself where nothing is struck, but for what is never the same.
     facts: Facts,
     next: u32,
+    /// Beside systemd itself, on a machine where others are at work, too.
+    crowded: bool,
+    resctrl: Option<StandIn>,
+}
+
+/// What a case has besides the command.
+struct Held {
+    receiver: Option<Receiver>,
+    lines: Option<Lines>,
+    /// The network device before the command.
+    device: Option<Value>,
 }
 
 /// What a command that nobody strikes says.
@@ -108,15 +127,28 @@ impl Answer {
 }
 
 impl<'a> Bench<'a> {
-    pub fn new(runtime: &'a Runtime, scenario: Scenario, dir: PathBuf, payload: &Path) -> Self {
+    pub fn new(
+        runtime: &'a Runtime,
+        scenario: Scenario,
+        dir: PathBuf,
+        payload: &Path,
+        crowded: bool,
+    ) -> Self {
         let place = Place {
             bundle: dir.join("bundle"),
             console: dir.join("console.sock"),
+            pidfds: dir.join("pidfd.sock"),
             dir: dir.clone(),
         };
         let root = dir.join("root");
         fs::create_dir_all(&root).unwrap();
         let bundle = scenario.bundle(place.bundle.clone(), payload);
+        if scenario.shape == Shape::PodsDevice {
+            device::make_pod(&dir.join("pod")).unwrap();
+        }
+        let resctrl = scenario
+            .has_group()
+            .then(|| StandIn::start(&dir.join("resctrl")).unwrap());
         Bench {
             runtime,
             scenario,
@@ -125,6 +157,8 @@ impl<'a> Bench<'a> {
             place,
             facts: Facts::new(),
             next: 0,
+            crowded,
+            resctrl,
         }
     }
 
@@ -146,7 +180,12 @@ impl<'a> Bench<'a> {
     fn ask_to(&self, words: &[String], stdout: &File) -> Answer {
         let stderr = sys::memfd("stderr").unwrap();
         let begin = Instant::now();
-        let mut child = std::process::Command::new(&self.runtime.path)
+        let mut command = std::process::Command::new(&self.runtime.path);
+        if let Some(door) = self.resctrl.as_ref().map(StandIn::door) {
+            // SAFETY: between fork and exec there are only system calls.
+            unsafe { command.pre_exec(move || door.enter()) };
+        }
+        let mut child = command
             .args(self.args(words))
             .current_dir(&self.place.dir)
             .stdin(Stdio::null())
@@ -155,7 +194,7 @@ impl<'a> Bench<'a> {
             .spawn()
             .unwrap();
         let pidfd = sys::pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
-        let in_time = sys::readable(&pidfd, PATIENCE).unwrap();
+        let in_time = sys::readable(&pidfd, patience()).unwrap();
         if !in_time {
             child.kill().unwrap();
         }
@@ -202,32 +241,46 @@ impl<'a> Bench<'a> {
         side: Side,
         strike: Option<Strike>,
     ) -> Result<(Traced, Vec<Problem>), String> {
-        let id = format!("faults-{}", self.next);
+        let id = format!("{MARK}{}", self.next);
         self.bundle.write(&id);
-        let ground = Ground::new(&[&self.place.dir, Path::new("/run")]);
+        let device = self.scenario.has_device().then(|| {
+            device::make();
+            device::portrait()
+        });
+        let passes = self.scenario.shape == Shape::Descriptors;
+        let lines = passes.then(|| Lines::new(&self.place.pidfds)).transpose();
+        let lines = lines.map_err(|error| error.to_string())?;
+        let ground = Ground::new(&[&self.place.dir, Path::new("/run")], self.crowded);
         let receiver =
             (self.scenario.shape == Shape::Terminal).then(|| Receiver::new(&self.place.console));
         let stdout = sys::memfd("container").unwrap();
         let waiting = self.prepare(&id, &stdout)?;
         let (said, errors) = (sys::memfd("stdout").unwrap(), sys::memfd("stderr").unwrap());
         let passes_on = matches!(self.scenario.command, "create" | "run" | "exec");
-        let words = self.args(&self.scenario.words(&id, &self.place));
+        let words = self.args(
+            &self
+                .scenario
+                .words(&id, &self.place, self.runtime.name == "husk"),
+        );
         let command = Command {
             program: &self.runtime.path,
             args: &words,
             directory: &self.place.dir,
             stdout: if passes_on { &stdout } else { &said },
             stderr: &errors,
+            passed: &lines.as_ref().map(Lines::ends).unwrap_or_default(),
+            resctrl: self.resctrl.as_ref(),
             waiting,
             confined: self.scenario.shape == Shape::UserNamespace,
-            patience: PATIENCE,
+            patience: patience(),
         };
         let traced = tracer::run(&command, side, strike).map_err(|error| error.to_string())?;
         let mut problems = Vec::new();
         if let Some(place) = &traced.hung {
             problems.push((Kind::Hang, format!("{}: {place}", self.scenario.command)));
         } else if traced.end == End::Code(0) {
-            let seen = self.success(&id, &stdout, receiver.as_ref());
+            let pidfds = lines.as_ref().map(|lines| &lines.pidfds);
+            let seen = self.success(&id, &stdout, receiver.as_ref(), pidfds);
             let killed = matches!(
                 strike,
                 Some(Strike {
@@ -249,7 +302,12 @@ impl<'a> Bench<'a> {
         } else {
             self.failure(&id, &traced, &text(&errors), &ground, &mut problems);
         }
-        self.aftermath(&id, &traced, &ground, receiver, &mut problems);
+        let held = Held {
+            receiver,
+            lines,
+            device: device.flatten(),
+        };
+        self.aftermath(&id, &traced, &ground, held, &mut problems);
         Ok((traced, problems))
     }
 
@@ -277,7 +335,7 @@ impl<'a> Bench<'a> {
         }
         match (self.scenario.command, self.scenario.shape) {
             ("resume", _) => drop(must(self.ask(&["pause", id]))?),
-            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd) => {
+            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd | Shape::Rdt) => {
                 let stopped = || self.status(id).as_deref() == Some("stopped");
                 if !within(Duration::from_secs(5), stopped) {
                     return Err("the container doesn't stop".into());
@@ -306,6 +364,7 @@ impl<'a> Bench<'a> {
         id: &str,
         stdout: &File,
         receiver: Option<&Receiver>,
+        pidfds: Option<&Receiver>,
     ) -> Result<Facts, String> {
         let status = |wanted: &str| match self.status(id) {
             Some(status) if status == wanted => Ok(()),
@@ -320,6 +379,21 @@ impl<'a> Bench<'a> {
                 found => Err(format!("success, but {name} is {found:?}")),
             }
         };
+        let comes = |pidfds: &Receiver| self.runtime.name != "husk" || pidfds.has_waiting();
+        if !pidfds.is_none_or(comes) {
+            return Err("success, but no pidfd came".into());
+        }
+        if let Some(resctrl) = &self.resctrl
+            && matches!(self.scenario.command, "create" | "exec")
+        {
+            for group in [id, &format!("{id}/mon_groups/{id}")] {
+                if resctrl.tasks(group).is_empty() {
+                    return Err(format!(
+                        "success, but nobody is in the resctrl group {group}"
+                    ));
+                }
+            }
+        }
         match self.scenario.command {
             "create" => {
                 status("created")?;
@@ -345,10 +419,17 @@ impl<'a> Bench<'a> {
                 facts::told(id, || text(stdout))
             }
             "run" | "exec" => facts::told(id, || text(stdout)),
+            "update" if self.scenario.has_group() => {
+                let path = self.place.dir.join("resctrl").join(id).join("schemata");
+                match fs::read_to_string(&path) {
+                    Ok(text) if text.trim() == SCHEMA => Ok(Facts::new()),
+                    found => Err(format!("success, but schemata is {found:?}")),
+                }
+            }
             "update" => file(UPDATED).map(|()| Facts::new()),
             "pause" => status("paused").map(|()| Facts::new()),
             "resume" => status("running").map(|()| Facts::new()),
-            "kill" => match within(SECOND, || self.status(id).as_deref() == Some("stopped")) {
+            "kill" => match within(second(), || self.status(id).as_deref() == Some("stopped")) {
                 true => Ok(Facts::new()),
                 false => Err("success, but it wasn't killed".into()),
             },
@@ -402,127 +483,6 @@ impl<'a> Bench<'a> {
             }
         }
     }
-
-    /// Whatever happened: it is seen, removed, and nothing is left.
-    fn aftermath(
-        &mut self,
-        id: &str,
-        traced: &Traced,
-        ground: &Ground,
-        receiver: Option<Receiver>,
-        problems: &mut Vec<Problem>,
-    ) {
-        problems.extend(self.look(id));
-        let made = traced.end == End::Code(0) || self.is_made(id);
-        let deleted = self.ask(&["delete", "--force", id]);
-        if !deleted.is_ok() {
-            problems.push((Kind::Leak, format!("delete --force {}", deleted.describe())));
-        } else if deleted.took > SECOND {
-            let time = deleted.took.as_secs_f64();
-            problems.push((Kind::Hang, format!("delete --force takes {time:.1} s")));
-        }
-        drop(receiver);
-        let _ = fs::remove_file(&self.place.console);
-        let _ = fs::remove_file(self.place.dir.join("resources.json"));
-        // The upper layer of a container that was made is the user's, who may have written to it.
-        let upper = self.place.upper();
-        let is_users = |thing: &Thing| match thing {
-            Thing::File(path) => made && is_upper(path, &upper),
-            _ => false,
-        };
-        let deadline = Instant::now() + SECOND;
-        let left = loop {
-            let mut left = ground.left(Duration::ZERO);
-            left.retain(|thing| !is_users(thing));
-            if left.is_empty() || Instant::now() > deadline {
-                break left;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        for thing in &left {
-            problems.push((Kind::Leak, format!("left: {thing}")));
-        }
-        let is_clean = deleted.is_ok() && left.is_empty();
-        if is_clean && let Err(what) = self.again(id) {
-            problems.push((Kind::Leak, format!("the id can't be used again: {what}")));
-        }
-        ground.clean();
-        if !is_clean {
-            self.next += 1;
-        }
-    }
-
-    /// Whether `create` had come to its end when it was struck, where that matters.
-    fn is_made(&self, id: &str) -> bool {
-        let record = fs::read_to_string(self.root.join(id).join("record.json"));
-        self.scenario.is_husks() && record.is_ok_and(|text| text.contains("\"phase\":\"created\""))
-    }
-
-    /// What `state` and `list` say.
-    fn look(&self, id: &str) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut blind = |words: String| problems.push((Kind::Blind, words));
-        let state = self.ask(&["state", id]);
-        let found = serde_json::from_str::<Value>(&state.stdout).ok();
-        let status = found.as_ref().and_then(|state| state["status"].as_str());
-        match (state.is_ok(), status) {
-            (true, Some("creating" | "created" | "running" | "paused" | "stopped")) => {}
-            (false, _) if state.end == Some(End::Code(1)) && says_missing(&state.stderr) => {}
-            _ => blind(format!("state {}{}", state.describe(), state.stdout.trim())),
-        }
-        // youki has a table and nothing else.
-        let (words, is_json): (&[&str], _) = match self.runtime.name == "youki" {
-            true => (&["list"], false),
-            false => (&["list", "--format", "json"], true),
-        };
-        let list = self.ask(words);
-        let is_understood = || serde_json::from_str::<Value>(&list.stdout).is_ok();
-        if !list.is_ok() || is_json && !is_understood() {
-            blind(format!("list {}{}", list.describe(), list.stdout.trim()));
-        }
-        for answer in [state, list] {
-            if answer.took > 2 * SECOND {
-                problems.push((Kind::Hang, "state or list".into()));
-            }
-        }
-        problems
-    }
-
-    /// A container under the same id.
-    fn again(&self, id: &str) -> Result<(), String> {
-        let mut words = vec!["create".to_owned()];
-        words.extend([
-            "--bundle".to_owned(),
-            self.place.bundle.display().to_string(),
-        ]);
-        words.push(id.to_owned());
-        let receiver = (self.scenario.shape == Shape::Terminal).then(|| {
-            words.splice(
-                1..1,
-                [
-                    "--console-socket".to_owned(),
-                    self.place.console.display().to_string(),
-                ],
-            );
-            Receiver::new(&self.place.console)
-        });
-        let created = self.ask_to(&words, &sys::memfd("again").unwrap());
-        let deleted = self.ask(&["delete", "--force", id]);
-        if receiver.is_some() {
-            let _ = fs::remove_file(&self.place.console);
-        }
-        for answer in [created, deleted] {
-            if !answer.is_ok() {
-                return Err(answer.describe());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The layer itself or what is in it, or overlayfs's own directory beside it.
-fn is_upper(path: &Path, upper: &Path) -> bool {
-    path.starts_with(upper) || path.starts_with(upper.with_extension("work"))
 }
 
 pub fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
@@ -536,11 +496,6 @@ pub fn within(time: Duration, mut is_so: impl FnMut() -> bool) -> bool {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn says_missing(words: &str) -> bool {
-    let words = words.to_lowercase();
-    words.contains("not exist") || words.contains("no such")
 }
 
 fn one_line(words: &str) -> String {

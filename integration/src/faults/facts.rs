@@ -94,6 +94,8 @@ fn flatten(id: &str, path: String, value: &Value, facts: &mut Facts) {
                 None => match value.as_str() {
                     // An overlay's layers are named by descriptors, whose numbers say nothing.
                     Some(text) if text.contains("/proc/self/fd/") => "a descriptor".into(),
+                    // As little as that of a pipe.
+                    Some(text) if text.starts_with("pipe:[") => "a pipe".into(),
                     Some(text) => text.replace(id, "ID").into(),
                     None => value.clone(),
                 },

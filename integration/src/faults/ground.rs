@@ -14,6 +14,7 @@ pub enum Thing {
     Cgroup(PathBuf),
     Mount(String),
     File(PathBuf),
+    Device(String),
 }
 
 impl std::fmt::Display for Thing {
@@ -23,6 +24,7 @@ impl std::fmt::Display for Thing {
             Thing::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Thing::Mount(target) => write!(f, "mount {target}"),
             Thing::File(path) => write!(f, "file {}", path.display()),
+            Thing::Device(name) => write!(f, "network device {name}"),
         }
     }
 }
@@ -30,13 +32,19 @@ impl std::fmt::Display for Thing {
 pub struct Ground {
     /// Below these no file may appear.
     places: Vec<PathBuf>,
+    /// Only what can come of a case counts: other things come and go on a whole machine.
+    crowded: bool,
     before: BTreeSet<Thing>,
 }
 
+/// In the names of all containers of a sweep, of their scopes and cgroups.
+pub const MARK: &str = "case-";
+
 impl Ground {
-    pub fn new(places: &[&Path]) -> Ground {
+    pub fn new(places: &[&Path], crowded: bool) -> Ground {
         let mut ground = Ground {
             places: places.iter().map(|path| (*path).to_owned()).collect(),
+            crowded,
             before: BTreeSet::new(),
         };
         ground.before = ground.look();
@@ -45,6 +53,8 @@ impl Ground {
 
     fn look(&self) -> BTreeSet<Thing> {
         let mut things = BTreeSet::new();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let counts = |name: &str| !self.crowded || name.contains(MARK);
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let number = entry
                 .file_name()
@@ -61,16 +71,27 @@ impl Ground {
             if matches!(state, Some("Z" | "X") | None) {
                 continue;
             }
+            let cgroup = read("cgroup");
+            if cgroup != own && !counts(&cgroup) {
+                continue;
+            }
             things.insert(Thing::Process(pid, read("cmdline").replace('\0', " ")));
         }
         below(Path::new(cgroup::MOUNT), true, &mut |path| {
-            things.insert(Thing::Cgroup(path));
+            if counts(&path.to_string_lossy()) {
+                things.insert(Thing::Cgroup(path));
+            }
         });
         for place in &self.places {
             below(place, false, &mut |path| {
-                things.insert(Thing::File(path));
+                if path.starts_with("/tmp") || counts(&path.to_string_lossy()) {
+                    things.insert(Thing::File(path));
+                }
             });
         }
+        let devices = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+        let names = devices.lines().filter_map(|line| line.split_once(':'));
+        things.extend(names.map(|(name, _)| Thing::Device(name.trim().to_owned())));
         things.extend(mountinfo::targets().into_iter().map(Thing::Mount));
         things
     }
@@ -99,6 +120,10 @@ impl Ground {
                     Thing::Process(pid, _) => super::ptrace::kill(*pid),
                     Thing::Cgroup(path) => drop(cgroup::remove(path)),
                     Thing::Mount(target) => drop(umount2(target.as_str(), MntFlags::MNT_DETACH)),
+                    Thing::Device(name) => {
+                        let words = ["link", "delete", name];
+                        let _ = std::process::Command::new("ip").args(words).status();
+                    }
                     Thing::File(path) => {
                         let _ = fs::remove_dir_all(path).or_else(|_| fs::remove_file(path));
                     }

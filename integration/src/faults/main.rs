@@ -3,8 +3,10 @@
 
 mod calls;
 mod case;
+mod device;
 mod facts;
 mod ground;
+mod lines;
 mod ptrace;
 mod report;
 mod scenario;
@@ -27,6 +29,7 @@ usage: faults [OPTION]... NAME=PATH[,EVERY]...
   --only WORDS     only the commands whose names contain this
   --exact          WORDS are the whole name
   --at SIDE:CALL   only this call: parent:12
+  --systemd        beside the systemd of this machine, which is to be thrown away: only what it is asked for
   --results DIR    keep the sums there, a file a runtime
   --document       print docs/reliability.md, made of what is in DIR
   --list           print the calls of each command, and strike none";
@@ -40,6 +43,7 @@ struct Options {
     results: Option<PathBuf>,
     document: bool,
     list: bool,
+    systemd: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             }
             "--exact" => options.exact = true,
             "--document" => options.document = true,
+            "--systemd" => options.systemd = true,
             "--list" => options.list = true,
             "--at" => {
                 let at = words.next().ok_or(USAGE)?;
@@ -116,6 +121,12 @@ fn run() -> Result<i32, String> {
             2
         }
     };
+    if options.systemd {
+        std::fs::create_dir(&dir).map_err(|error| error.to_string())?;
+        let status = inside();
+        let _ = std::fs::remove_dir_all(&dir);
+        return Ok(status);
+    }
     enclosure::enclose(&dir, inside).map_err(|error| error.to_string())
 }
 
@@ -123,7 +134,8 @@ fn run() -> Result<i32, String> {
 fn sweep(options: &Options, dir: &Path, payload: &Path) -> Result<i32, String> {
     let own = dir.join("payload");
     std::fs::copy(payload, &own).map_err(|error| format!("{}: {error}", payload.display()))?;
-    let _standin = StandIn::start().map_err(|error| format!("stand-in for systemd: {error}"))?;
+    let standin = (!options.systemd).then(StandIn::start).transpose();
+    let _standin = standin.map_err(|error| format!("stand-in for systemd: {error}"))?;
     ptrace::hold_news(true);
     let mut all = Vec::new();
     for (runtime, every) in &options.runtimes {
@@ -164,6 +176,8 @@ fn strike_all(
         name: runtime.name.clone(),
         version: report::version(&runtime.path),
         every,
+        second: case::second().as_secs(),
+        machine: options.systemd.then(report::machine),
         ..Found::default()
     };
     let is_husk = husk_integration::need::is_husk(&runtime.path);
@@ -176,11 +190,14 @@ fn strike_all(
                 true => name == *words,
                 false => name.contains(words.as_str()),
             });
-        if !chosen || scenario.is_husks() && !is_husk {
+        if !chosen
+            || scenario.is_husks() && !is_husk
+            || options.systemd && !scenario.is_by_systemd()
+        {
             continue;
         }
         let place = dir.join(format!("{}-{index}", runtime.name));
-        let mut bench = Bench::new(runtime, scenario, place, payload);
+        let mut bench = Bench::new(runtime, scenario, place, payload, options.systemd);
         let mut rehearsed = bench.rehearse();
         if let Err(why) = &rehearsed
             && (why.contains("RLIM_MEMLOCK") || why.contains("increase rlimit"))

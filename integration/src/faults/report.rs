@@ -56,6 +56,12 @@ pub struct Found {
     pub appeased: bool,
     /// What it can't do here, and why.
     pub without: Vec<(String, String)>,
+    /// Where systemd itself was, what that machine is.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// How many seconds `delete --force` had.
+    #[serde(default)]
+    pub second: u64,
 }
 
 impl Found {
@@ -64,7 +70,8 @@ impl Found {
     pub fn save(&self, dir: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
         let text = serde_json::to_vec_pretty(self)?;
-        std::fs::write(dir.join(format!("{}.json", self.name)), text)
+        let kind = self.machine.as_ref().map_or("", |_| "-systemd");
+        std::fs::write(dir.join(format!("{}{kind}.json", self.name)), text)
     }
 
     pub fn sum(&mut self, fault: Fault) -> &mut Sum {
@@ -92,6 +99,22 @@ fn first_line(command: &mut Command) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// systemd's version and the kernel's.
+pub fn machine() -> String {
+    let systemd = first_line(Command::new("systemctl").arg("--version"));
+    let systemd = systemd.split(" (").next().unwrap_or_default().to_owned();
+    format!("{systemd}, Linux {}", kernel())
+}
+
+fn kernel() -> String {
+    let release = first_line(Command::new("uname").arg("-r"));
+    release
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 pub fn version(path: &Path) -> String {
     let said = first_line(Command::new(path).arg("--version"));
     let said = said.split(" (").next().unwrap_or_default();
@@ -108,12 +131,12 @@ fn share(part: usize, whole: usize) -> String {
 type Cell = Box<dyn Fn(&Found) -> String>;
 type Row<'a> = (&'a str, &'a dyn Fn(&Found) -> String);
 
-fn table(text: &mut String, all: &[Found], rows: &[Row]) {
+fn table(text: &mut String, all: &[&Found], rows: &[Row]) {
     let names: Vec<&str> = all.iter().map(|found| found.version.as_str()).collect();
     let _ = writeln!(text, "| | {} |", names.join(" | "));
     let _ = writeln!(text, "| --- |{}", " --: |".repeat(all.len()));
     for (title, cell) in rows {
-        let cells: Vec<String> = all.iter().map(cell).collect();
+        let cells: Vec<String> = all.iter().map(|found| cell(found)).collect();
         let _ = writeln!(text, "| {title} | {} |", cells.join(" | "));
     }
 }
@@ -132,12 +155,30 @@ pub fn saved(dir: &Path) -> std::io::Result<Vec<Found>> {
     Ok(all)
 }
 
+/// The same on a machine where systemd itself makes the scopes.
+fn systemd(text: &mut String, found: &Found) {
+    let machine = found.machine.as_deref().unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "\n## With systemd itself\n\nThe cases *by systemd* again, every {}th, in the suite's virtual machine ({machine}), \
+         where systemd is no stand-in: {}. Its time is that of an emulated processor, so `delete --force` has {} s there.\n",
+        found.every, found.version, found.second
+    );
+    let _ = writeln!(text, "| | cases | with a fault |\n| --- | --: | --: |");
+    for (name, cases, bad) in &found.scenarios {
+        let _ = writeln!(text, "| `{name}` | {cases} | {bad} |");
+    }
+    let bad = found.cases() - found.clean();
+    let _ = writeln!(text, "| **all** | **{}** | **{bad}** |", found.cases());
+}
+
 /// The whole page.
 pub fn document(all: &[Found]) -> String {
     let mut text = HEAD.to_owned();
     let date = first_line(Command::new("date").arg("+%Y-%m-%d"));
-    let kernel = first_line(Command::new("uname").arg("-r"));
-    let kernel = kernel.split(['-', '+']).next().unwrap_or_default();
+    let kernel = kernel();
+    let (beside_systemd, all): (Vec<&Found>, Vec<&Found>) =
+        all.iter().partition(|found| found.machine.is_some());
     let taken: Vec<String> = all
         .iter()
         .map(|found| match found.every {
@@ -161,7 +202,7 @@ pub fn document(all: &[Found]) -> String {
     text.push_str("## Killed right before a system call\n\n");
     table(
         &mut text,
-        all,
+        &all,
         &[
             ("cases", &|found| found.killed.cases.to_string()),
             ("nothing to find fault with", &|found| {
@@ -188,7 +229,7 @@ pub fn document(all: &[Found]) -> String {
     text.push_str("\n## A system call fails\n\n");
     table(
         &mut text,
-        all,
+        &all,
         &[
             ("cases", &|found| found.failed.cases.to_string()),
             ("nothing to find fault with", &|found| {
@@ -241,7 +282,7 @@ pub fn document(all: &[Found]) -> String {
         .iter()
         .map(|(name, cell)| (name.as_str(), cell.as_ref()))
         .collect();
-    table(&mut text, all, &rows);
+    table(&mut text, &all, &rows);
     let without: Vec<String> = all
         .iter()
         .flat_map(|found| {
@@ -256,6 +297,9 @@ pub fn document(all: &[Found]) -> String {
             "\nNot run, as it fails or hangs under the tracer at times without any fault:\n\n{}",
             without.join("\n")
         );
+    }
+    for found in beside_systemd {
+        systemd(&mut text, found);
     }
     text.push_str(TAIL);
     text

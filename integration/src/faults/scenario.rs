@@ -8,6 +8,7 @@ use husk_integration::{cgroup, systemd};
 use serde_json::json;
 
 use super::tracer::Side;
+use super::{device, lines};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -18,6 +19,16 @@ pub enum Shape {
     Overlay,
     Terminal,
     UserNamespace,
+    /// With descriptors of an engine's: passed on, listened at, and a socket for a pidfd.
+    Descriptors,
+    /// With a network device of the host for its own namespace.
+    Device,
+    /// With one for a namespace that it joins.
+    PodsDevice,
+    /// In a class of resctrl of its own, and monitored.
+    Rdt,
+    /// The same of a container that runs.
+    RdtForce,
     /// Of a container that runs.
     Force,
     /// With the systemd driver, and a stand-in for systemd.
@@ -55,6 +66,16 @@ const ALL: &[(&str, Shape, &[Side])] = &[
     ("delete", Shape::Plain, ONE),
     ("delete", Shape::Hooks, ONE),
     ("delete", Shape::Force, ONE),
+    ("create", Shape::Descriptors, BOTH),
+    ("run", Shape::Descriptors, BOTH),
+    ("exec", Shape::Descriptors, BOTH),
+    ("create", Shape::Device, BOTH),
+    ("create", Shape::PodsDevice, BOTH),
+    ("create", Shape::Rdt, BOTH),
+    ("exec", Shape::Rdt, ONE),
+    ("update", Shape::Rdt, ONE),
+    ("delete", Shape::Rdt, ONE),
+    ("delete", Shape::RdtForce, ONE),
     ("create", Shape::Systemd, BOTH),
     ("start", Shape::Systemd, ONE),
     ("run", Shape::Systemd, BOTH),
@@ -76,6 +97,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
 
 /// What `update` sets, and `create` before it.
 pub const UPDATED: (&str, &str) = ("cgroup.max.descendants", "7");
+pub const SCHEMA: &str = "L3:0=3";
 pub const CREATED: (&str, &str) = ("cgroup.max.depth", "9");
 
 impl Scenario {
@@ -86,6 +108,11 @@ impl Scenario {
             Shape::Overlay => " with an overlay",
             Shape::Terminal => " with a terminal",
             Shape::UserNamespace => " in a user namespace",
+            Shape::Descriptors => " with descriptors",
+            Shape::Device => " with a network device",
+            Shape::PodsDevice => " with a network device for a pod",
+            Shape::Rdt => " in a resctrl group",
+            Shape::RdtForce => " --force in a resctrl group",
             Shape::Force => " --force",
             Shape::Systemd => " by systemd",
             Shape::SystemdForce => " --force by systemd",
@@ -97,9 +124,20 @@ impl Scenario {
         self.sides
     }
 
-    /// Only husk has it, or speaks to the stand-in.
+    /// Only husk has it, or speaks to the stand-in, or is known to find it.
     pub fn is_husks(&self) -> bool {
-        self.shape == Shape::Overlay || self.is_by_systemd()
+        self.shape == Shape::Overlay
+            || self.is_by_systemd()
+            || self.has_device()
+            || self.has_group()
+    }
+
+    pub fn has_device(&self) -> bool {
+        matches!(self.shape, Shape::Device | Shape::PodsDevice)
+    }
+
+    pub fn has_group(&self) -> bool {
+        matches!(self.shape, Shape::Rdt | Shape::RdtForce)
     }
 
     pub fn is_by_systemd(&self) -> bool {
@@ -107,7 +145,10 @@ impl Scenario {
     }
 
     pub fn is_by_force(&self) -> bool {
-        matches!(self.shape, Shape::Force | Shape::SystemdForce)
+        matches!(
+            self.shape,
+            Shape::Force | Shape::SystemdForce | Shape::RdtForce
+        )
     }
 
     pub fn cgroup(&self, id: &str) -> PathBuf {
@@ -135,14 +176,25 @@ impl Scenario {
         let words = match (self.command, self.shape) {
             ("run", _) => "facts",
             ("create" | "start", _) => "facts -- pause",
-            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd) => "exit 0",
+            ("delete", Shape::Plain | Shape::Hooks | Shape::Systemd | Shape::Rdt) => "exit 0",
             _ => "ready -- pause",
         };
-        let bundle = Bundle::new(dir, payload)
+        let device = format!("/linux/netDevices/{}", device::NAME);
+        let bundle = Bundle::new(dir.clone(), payload)
             .payload(words)
             .set("/linux/resources/unified", json!({ CREATED.0: CREATED.1 }));
         match self.shape {
-            Shape::Plain | Shape::Overlay | Shape::Force => bundle,
+            Shape::Plain | Shape::Overlay | Shape::Force | Shape::Descriptors => bundle,
+            Shape::Rdt | Shape::RdtForce => {
+                bundle.set("/linux/intelRdt", json!({ "enableMonitoring": true }))
+            }
+            Shape::Device => bundle.set(&device, json!({ "name": "eth%d" })),
+            Shape::PodsDevice => {
+                let pod = dir.with_file_name("pod");
+                bundle
+                    .set(&device, json!({ "name": "eth0" }))
+                    .join("network", pod)
+            }
             Shape::Systemd | Shape::SystemdForce => bundle.set("/linux/cgroupsPath", ""),
             Shape::Terminal => bundle.set("/process/terminal", true),
             Shape::UserNamespace => bundle.user_namespace(100_000, 65_536),
@@ -163,10 +215,13 @@ impl Scenario {
     }
 
     /// The words after the global options.
-    pub fn words(&self, id: &str, place: &Place) -> Vec<String> {
+    pub fn words(&self, id: &str, place: &Place, is_husk: bool) -> Vec<String> {
         let mut words = vec![self.command.to_owned()];
         match self.command {
             "create" | "run" => words.extend(place.of_bundle(self.shape)),
+            "update" if self.has_group() => {
+                words.extend(["--l3-cache-schema".to_owned(), SCHEMA.to_owned()]);
+            }
             "update" => {
                 let resources = json!({ "unified": { UPDATED.0: UPDATED.1 } });
                 let file = place.dir.join("resources.json");
@@ -175,6 +230,15 @@ impl Scenario {
             }
             "delete" if self.is_by_force() => words.push("--force".into()),
             _ => {}
+        }
+        if self.shape == Shape::Descriptors {
+            words.extend(lines::OPTIONS.map(str::to_owned));
+            if is_husk {
+                words.extend([
+                    "--pidfd-socket".to_owned(),
+                    place.pidfds.display().to_string(),
+                ]);
+            }
         }
         words.push(id.to_owned());
         match self.command {
@@ -191,6 +255,7 @@ pub struct Place {
     pub dir: PathBuf,
     pub bundle: PathBuf,
     pub console: PathBuf,
+    pub pidfds: PathBuf,
 }
 
 impl Place {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use husk_integration::output::End;
+use husk_integration::resctrl::StandIn;
 use husk_integration::sys;
 use nix::errno::Errno;
 use nix::unistd::ForkResult;
@@ -48,6 +49,10 @@ pub struct Command<'a> {
     pub directory: &'a Path,
     pub stdout: &'a File,
     pub stderr: &'a File,
+    /// Its descriptors from 3 on, of which the first is one of `LISTEN_FDS`.
+    pub passed: &'a [RawFd],
+    /// Under whose filter it runs.
+    pub resctrl: Option<&'a StandIn>,
     /// A process that is there already and belongs to the child's side.
     pub waiting: Option<i32>,
     /// In a user namespace.
@@ -159,6 +164,10 @@ pub fn run(command: &Command, side: Side, strike: Option<Strike>) -> io::Result<
 
 fn become_command(command: &Command, gate: &OwnedFd, null: &File) -> io::Result<()> {
     ptrace::hold_news(false);
+    // Out of the way of what is passed.
+    let gate = nix::fcntl::fcntl(gate, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(100))?;
+    // SAFETY: the call has just made it.
+    let gate = unsafe { OwnedFd::from_raw_fd(gate) };
     sys::place(null.as_raw_fd(), 0)?;
     sys::place(command.stdout.as_raw_fd(), 1)?;
     sys::place(command.stderr.as_raw_fd(), 2)?;
@@ -169,12 +178,24 @@ fn become_command(command: &Command, gate: &OwnedFd, null: &File) -> io::Result<
     for arg in command.args {
         args.push(text(arg.as_bytes())?);
     }
-    let environment = [text(
+    let mut environment = vec![text(
         b"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     )?];
+    if !command.passed.is_empty() {
+        environment.push(text(b"LISTEN_FDS=1")?);
+        environment.push(text(
+            format!("LISTEN_PID={}", std::process::id()).as_bytes(),
+        )?);
+    }
+    if let Some(resctrl) = command.resctrl {
+        resctrl.door().enter()?;
+    }
+    for (number, fd) in (3..).zip(command.passed) {
+        sys::place(*fd, number)?;
+    }
     // Opened when the tracer is there.
     let mut buffer = [0];
-    nix::unistd::read(gate, &mut buffer)?;
+    nix::unistd::read(&gate, &mut buffer)?;
     nix::unistd::execve(&program, &args, &environment)?;
     Ok(())
 }

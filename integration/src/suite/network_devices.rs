@@ -25,6 +25,7 @@ tests! {
     a_failed_create_gives_devices_back_as_they_were.needs(IP),
     a_name_that_is_taken_on_the_way_gives_all_devices_back.needs(IP),
     delete_gives_back_what_a_killed_create_moved.needs(IP),
+    delete_gives_back_what_was_moved_to_a_killed_container.needs(IP),
     hooks_find_the_device_in_the_container.needs(IP),
     an_impostor_is_not_given_back.needs(&[Need::Husk, Need::Program("ip")]),
     both_ends_of_a_pair_are_given_back.needs(IP),
@@ -347,16 +348,30 @@ fn a_name_that_is_taken_on_the_way_gives_all_devices_back(lab: &Lab) {
 fn delete_gives_back_what_a_killed_create_moved(lab: &Lab) {
     own_network();
     rich_device("gift");
-    let before = show("gift");
     let pod = pod(lab, &[]);
+    let join = |bundle: Bundle| bundle.join("network", &pod);
+    delete_gives_back(lab, "eth0", join);
+    close_pod(&pod);
+}
+
+/// With which the namespace ends, and the device with that.
+fn delete_gives_back_what_was_moved_to_a_killed_container(lab: &Lab) {
+    own_network();
+    rich_device("gift");
+    for name in ["eth0", "net%d", ""] {
+        delete_gives_back(lab, name, |bundle| bundle);
+    }
+}
+
+fn delete_gives_back(lab: &Lab, name: &str, place: impl Fn(Bundle) -> Bundle) {
+    let before = show("gift");
     let began = lab.path("began");
     let words = format!(
         "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60",
         began.display()
     );
-    let bundle = with_device(lab, "gift", "eth0")
-        .join("network", &pod)
-        .hook("createRuntime", &["/bin/sh", "-c", &words]);
+    let bundle =
+        place(with_device(lab, "gift", name)).hook("createRuntime", &["/bin/sh", "-c", &words]);
     let id = lab.id();
     let mut create = lab.on_bundle("create", &bundle, &[], &id).spawn();
     assert!(eventually(|| began.exists()));
@@ -373,7 +388,7 @@ fn delete_gives_back_what_a_killed_create_moved(lab: &Lab) {
     assert_eq!(now["ifindex"], before["ifindex"]);
     assert_eq!(portrait(&now, false), portrait(&before, false));
     assert!(is_up(&now));
-    close_pod(&pod);
+    std::fs::remove_file(&began).unwrap();
 }
 
 fn hooks_find_the_device_in_the_container(lab: &Lab) {

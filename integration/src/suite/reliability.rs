@@ -1,7 +1,9 @@
 //! Nothing waits for ever, and what can't be done is said in time.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -36,6 +38,10 @@ tests! {
     delete_force_ends_a_create_that_was_stopped.needs(HUSK).seconds(60),
     delete_force_spares_a_hook_that_comes_to_its_end.needs(HUSK).seconds(60),
     who_waits_in_the_kernel_keeps_nobody_for_ever.needs(FUSE).seconds(120),
+    who_outlives_the_first_process_in_the_kernel_is_deleted_later.needs(FUSE).seconds(120),
+    a_reader_never_sees_half_a_record.needs(HUSK).seconds(60),
+    a_record_of_another_version_is_refused_clearly.needs(HUSK),
+    nobody_holds_an_engines_descriptors.needs(HUSK),
     a_full_table_of_processes_is_an_error.needs(USERS),
     systemd_that_is_stopped_is_an_error_in_time.needs(HUSK).seconds(200),
 }
@@ -380,6 +386,142 @@ fn who_waits_in_the_kernel_keeps_nobody_for_ever(lab: &Lab) {
     drop(stuck);
     container.wait();
     container.force_delete();
+}
+
+/// Without a pid namespace the first process ends, and the cgroup is busy: that is said, and the record stays.
+fn who_outlives_the_first_process_in_the_kernel_is_deleted_later(lab: &Lab) {
+    let stuck = Stuck::mount(&lab.path("stuck")).unwrap();
+    let bundle = lab
+        .bundle()
+        .dir("stuck")
+        .bind(&stuck.path, "/stuck", &["rbind"])
+        .without_namespace("pid")
+        .payload("ready -- pause");
+    let container = lab.start(&bundle);
+    let cgroup = container.cgroup();
+    let words = "/bin/payload wait-for /stuck/x";
+    container.exec_with(&["--detach"], words).run().ok();
+    assert!(eventually(|| stuck.is_waited_for()));
+    let delete = || {
+        let command = container.command("delete", &["--force"]);
+        let command = command.patience(Duration::from_secs(30));
+        in_time(Duration::from_secs(13), || command.run())
+    };
+    for _ in 0..2 {
+        let refused = delete().refused();
+        refused
+            .says("remove cgroup")
+            .says("device or resource busy");
+        assert!(cgroup.exists());
+        assert_eq!(container.status(), "stopped");
+    }
+    drop(stuck);
+    container.wait();
+    container.force_delete();
+    assert!(!cgroup.exists());
+}
+
+/// While it is written and replaced, some hundred times.
+fn a_reader_never_sees_half_a_record(lab: &Lab) {
+    let bundle = lab.bundle().payload("exit 0");
+    let id = lab.id();
+    let path = lab.root.join(&id).join("record.json");
+    let end = AtomicBool::new(false);
+    let (reads, phases) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut reads, mut phases) = (0, BTreeSet::new());
+            while !end.load(Ordering::Relaxed) {
+                // It isn't there before the first one, nor after the last.
+                let Ok(text) = fs::read(&path) else { continue };
+                let record: serde_json::Value = serde_json::from_slice(&text)
+                    .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+                assert_eq!(record["id"], id.as_str());
+                phases.insert(record["phase"].as_str().unwrap().to_owned());
+                reads += 1;
+            }
+            (reads, phases)
+        });
+        for _ in 0..40 {
+            lab.on_bundle("create", &bundle, &[], &id).run().ok();
+            lab.runtime(["delete", "--force", &id]).run().ok();
+        }
+        end.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    assert!(reads > 100, "{reads}");
+    let both = ["created", "creating"].map(str::to_owned);
+    assert_eq!(phases, BTreeSet::from(both));
+    reap_all(lab);
+}
+
+fn reap_all(lab: &Lab) {
+    let is_alone = || lab.left().iter().all(|thing| !thing.starts_with("process"));
+    assert!(eventually(is_alone));
+}
+
+fn a_record_of_another_version_is_refused_clearly(lab: &Lab) {
+    let container = lab.start(&lab.bundle().payload("pause"));
+    let path = lab.root.join(&container.id).join("record.json");
+    let written = fs::read_to_string(&path).unwrap();
+    for format in [1, 999] {
+        let mut record: serde_json::Value = serde_json::from_str(&written).unwrap();
+        record["format"] = format.into();
+        fs::write(&path, record.to_string()).unwrap();
+        for words in [
+            &["state"] as &[&str],
+            &["start"],
+            &["kill"],
+            &["pause"],
+            &["delete"],
+        ] {
+            let words = words.iter().copied().chain([container.id.as_str()]);
+            let refused = lab.runtime(words).run().refused();
+            refused
+                .says(&format!("format {format} is not known to this husk"))
+                .hints("another version of husk");
+        }
+        // The others are listed all the same.
+        lab.runtime(["list"]).run().ok();
+    }
+    // Nothing has happened to it, and the husk that wrote it finds it.
+    fs::write(&path, written).unwrap();
+    assert_eq!(container.status(), "running");
+    container.end();
+}
+
+/// Who waits for the end of what a container and its runtime write sees it when both are gone.
+fn nobody_holds_an_engines_descriptors(lab: &Lab) {
+    let (bundle, mark) = hangs(lab, "createContainer", PAYLOAD);
+    let plain = lab.bundle().payload("pause");
+    for (bundle, is_killed) in [(&plain, false), (&bundle, true)] {
+        let (mut other, end) = std::io::pipe().unwrap();
+        let (mut passed, passed_end) = std::io::pipe().unwrap();
+        let id = lab.id();
+        let mut create = lab
+            .on_bundle("create", bundle, &["--preserve-fds", "1"], &id)
+            .stdout(end)
+            .fd(passed_end, 3)
+            .spawn();
+        match is_killed {
+            true => {
+                assert!(eventually(|| mark.exists()));
+                kill(Pid::from_raw(create.pid()), Signal::SIGKILL).unwrap();
+                create.wait();
+            }
+            false => {
+                create.wait().ok();
+                lab.runtime(["start", &id]).run().ok();
+            }
+        }
+        drop(create);
+        lab.runtime(["delete", "--force", &id]).run().ok();
+        for pipe in [&mut other, &mut passed] {
+            let is_told = crate::sys::readable(&*pipe, Duration::from_secs(1)).unwrap();
+            assert!(is_told, "killed: {is_killed}");
+            assert_eq!(std::io::Read::read(pipe, &mut [0]).unwrap(), 0);
+        }
+        reap_all(lab);
+    }
 }
 
 /// Of the processes of a user namespace's root, which nobody else's count as.
