@@ -21,7 +21,9 @@ pub struct Postmortem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// How many of its processes the kernel killed for want of memory: `oom_kill` of memory.events, which
-    /// lasts as long as the cgroup.
+    /// lasts as long as the cgroup. systemd removes that right after the last process, and nobody else counts: its
+    /// `Result` says `oom-kill` only for a scope that `memory.oom.group` ends as a whole, and a count of its own it
+    /// has not. So it is there if husk looked before: in the foreground it does at the end, `events` all the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u64>,
 }

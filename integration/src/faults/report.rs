@@ -8,6 +8,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::case::{KINDS, Kind, Problem};
+use super::scenario;
 use super::tracer::Fault;
 
 const HEAD: &str = include_str!("head.txt");
@@ -33,6 +34,14 @@ impl Sum {
             if problems.iter().any(|(other, _)| *other == kind) {
                 *self.problems.entry(kind).or_default() += 1;
             }
+        }
+    }
+
+    fn join(&mut self, other: &Sum) {
+        self.cases += other.cases;
+        self.clean += other.clean;
+        for (kind, count) in &other.problems {
+            *self.problems.entry(*kind).or_default() += count;
         }
     }
 
@@ -79,6 +88,15 @@ impl Found {
             Fault::Kill => &mut self.killed,
             Fault::Fail(_) => &mut self.failed,
         }
+    }
+
+    /// Another sweep's, of other commands.
+    fn join(&mut self, other: Found) {
+        self.killed.join(&other.killed);
+        self.failed.join(&other.failed);
+        self.scenarios.extend(other.scenarios);
+        self.without.extend(other.without);
+        self.appeased |= other.appeased;
     }
 
     pub fn cases(&self) -> usize {
@@ -141,15 +159,24 @@ fn table(text: &mut String, all: &[&Found], rows: &[Row]) {
     }
 }
 
-/// What was found by one run or several, husk first.
+/// What was found by one run or several, husk first. Several of one runtime are one, however their files are named.
 ///
 /// # Errors
 /// Something in `dir` is no result.
 pub fn saved(dir: &Path) -> std::io::Result<Vec<Found>> {
-    let mut all = Vec::new();
+    let mut all: Vec<Found> = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let found: Found = serde_json::from_slice(&std::fs::read(entry?.path())?)?;
-        all.push(found);
+        let key = |one: &Found| (one.version.clone(), one.every, one.machine.clone());
+        match all.iter_mut().find(|one| key(one) == key(&found)) {
+            Some(one) => one.join(found),
+            None => all.push(found),
+        }
+    }
+    let order: Vec<String> = scenario::all().map(|one| one.name()).collect();
+    for found in &mut all {
+        let place = |name: &String| order.iter().position(|other| other == name);
+        found.scenarios.sort_by_key(|(name, ..)| place(name));
     }
     all.sort_by_key(|found| (found.name != "husk", found.version.clone()));
     Ok(all)
@@ -261,14 +288,13 @@ pub fn document(all: &[Found]) -> String {
         ],
     );
     text.push_str("\n## By command\n\nCases with a fault, of all.\n\n");
-    let mut names: Vec<&String> = Vec::new();
-    for (name, ..) in all.iter().flat_map(|found| &found.scenarios) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let cells: Vec<(String, Cell)> = names
-        .into_iter()
+    let is_there = |name: &String| {
+        let mut rows = all.iter().flat_map(|found| &found.scenarios);
+        rows.any(|(other, ..)| other == name)
+    };
+    let cells: Vec<(String, Cell)> = scenario::all()
+        .map(|scenario| scenario.name())
+        .filter(is_there)
         .map(|name| {
             let own = name.clone();
             let cell = move |found: &Found| {

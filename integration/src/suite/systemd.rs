@@ -51,7 +51,7 @@ pub(super) struct Scope<'a> {
 
 impl Scope<'_> {
     #[track_caller]
-    fn directory(&self) -> PathBuf {
+    pub fn directory(&self) -> PathBuf {
         let place = properties(&self.unit, &["ControlGroup"]).remove("ControlGroup");
         cgroup::path(&place.expect("a unit with a cgroup"))
     }
@@ -131,7 +131,7 @@ pub(super) fn assert_properties(unit: &str, expected: &[(&str, &str)]) {
 
 /// systemd doesn't know it: it is neither active nor failed.
 #[track_caller]
-fn assert_gone(unit: &str) {
+pub(super) fn assert_gone(unit: &str) {
     let listed = || systemctl(&["list-units", "--all", "--no-legend", "--plain", unit]);
     assert!(eventually(|| listed().is_empty()), "{}", listed());
 }

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::systemd::{Scope, assert_properties, create, pausing, reload};
+use super::systemd::{Scope, assert_gone, assert_properties, create, pausing, reload};
 use super::tests;
-use crate::lab::Lab;
+use crate::lab::{Lab, eventually};
 use crate::need::Need;
 use crate::output::Output;
 
@@ -15,6 +15,7 @@ tests! {
     idle_and_oom_policy.needs(CONTROLLERS),
     updates_are_properties_and_survive_a_daemon_reload.needs(CONTROLLERS).seconds(60),
     a_failed_update_changes_nothing_at_systemd.needs(CONTROLLERS),
+    oom_kills_are_told_as_long_as_there_is_a_scope.needs(CONTROLLERS).seconds(60),
     device_rules_are_left_alone.needs(SYSTEMD).seconds(60),
 }
 
@@ -118,6 +119,31 @@ fn idle_and_oom_policy(lab: &Lab) {
     let shown = [("CPUWeight", "idle"), ("OOMPolicy", "kill")];
     let files = [("cpu.idle", "1"), ("memory.oom.group", "1")];
     assert_lasting(lab, resources, &shown, &files);
+}
+
+/// The kernel's count ends with the cgroup, which systemd removes right after its last process: who asks later gets no
+/// number, and not 0 either. systemd itself tells of it where it has to do with all processes of the scope.
+fn oom_kills_are_told_as_long_as_there_is_a_scope(lab: &Lab) {
+    for group in ["0", "1"] {
+        let resources = json!({
+            "memory": { "limit": 32 << 20, "swap": 32 << 20 },
+            "unified": { "memory.oom.group": group }
+        });
+        let bundle = lab.bundle().payload("child-alloc 128 -- exit 0");
+        let scope = create(lab, bundle.set("/linux/resources", resources));
+        let directory = scope.directory();
+        scope.container.start();
+        scope.container.wait();
+        assert!(eventually(|| !directory.exists()));
+        let state = scope.container.state();
+        assert_eq!(state["status"], "stopped");
+        assert_eq!(state.get("oomKills"), None);
+        if group == "1" {
+            assert_properties(&scope.unit, &[("Result", "oom-kill")]);
+        }
+        scope.container.delete();
+        assert_gone(&scope.unit);
+    }
 }
 
 fn update(scope: &Scope, resources: &Value) -> Output {
