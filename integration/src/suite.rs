@@ -45,6 +45,7 @@ mod process;
 mod races;
 mod rdt;
 mod readiness;
+mod records;
 mod regressions;
 mod reliability;
 mod rootfs;
@@ -159,6 +160,7 @@ pub fn all() -> Vec<Test> {
         bad_command_line::TESTS,
         attacks::TESTS,
         races::TESTS,
+        records::TESTS,
         regressions::TESTS,
         reliability::TESTS,
         check::TESTS,

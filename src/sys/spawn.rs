@@ -8,10 +8,11 @@ use nix::Result;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
-use nix::unistd::{Pid, chdir, pipe2, setpgid};
+use nix::unistd::{Pid, chdir, getpid, getppid, pipe2, setpgid};
 
 use super::fd::place;
 use super::file::through_signals;
+use super::prctl::set_parent_death_signal;
 use super::process::{self, Clone, Strings, clone3};
 
 /// What the process is to become.
@@ -32,15 +33,16 @@ pub struct Child {
 }
 
 /// A child that executes the program: with a process group of its own, with nothing held back or ignored of what
-/// this process does, and bound by `last` right before.
+/// this process does, killed when this thread ends, and bound by `last` right before.
 ///
 /// # Errors
 /// Those of execve(2), too; then there is no child.
 pub fn spawn(recipe: &Recipe, last: impl FnOnce() -> Result<()>) -> Result<Child> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let parent = getpid();
     let child = match clone3(0, None)? {
         Clone::Child => {
-            let Err(errno) = become_it(recipe, last);
+            let Err(errno) = become_it(recipe, parent, last);
             let bytes = (errno as i32).to_ne_bytes();
             let _ = through_signals(|| nix::unistd::write(&writer, &bytes));
             process::exit(127)
@@ -65,8 +67,14 @@ pub fn spawn(recipe: &Recipe, last: impl FnOnce() -> Result<()>) -> Result<Child
 
 fn become_it(
     recipe: &Recipe,
+    parent: Pid,
     last: impl FnOnce() -> Result<()>,
 ) -> Result<std::convert::Infallible> {
+    set_parent_death_signal(libc::SIGKILL)?;
+    // It may have ended before that.
+    if getppid() != parent {
+        return Err(Errno::ESRCH);
+    }
     setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
     // None of the three has a number that is to be another's: the standard streams are open.
     for (stream, number) in recipe.stdio.iter().zip(0..) {

@@ -379,10 +379,6 @@ fn delete_gives_back(lab: &Lab, name: &str, place: impl Fn(Bundle) -> Bundle) {
     let pid = nix::unistd::Pid::from_raw(create.pid());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     create.wait();
-    // The hook is nobody's child any more.
-    let hook = std::fs::read_to_string(&began).unwrap();
-    let hook = nix::unistd::Pid::from_raw(hook.trim().parse().unwrap());
-    nix::sys::signal::kill(hook, nix::sys::signal::Signal::SIGKILL).unwrap();
     lab.runtime(["delete", "--force", &id]).run().ok();
     let now = show("gift");
     assert_eq!(now["ifindex"], before["ifindex"]);

@@ -1,9 +1,7 @@
 //! Nothing waits for ever, and what can't be done is said in time.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -39,9 +37,8 @@ tests! {
     delete_force_spares_a_hook_that_comes_to_its_end.needs(HUSK).seconds(60),
     who_waits_in_the_kernel_keeps_nobody_for_ever.needs(FUSE).seconds(120),
     who_outlives_the_first_process_in_the_kernel_is_deleted_later.needs(FUSE).seconds(120),
-    a_reader_never_sees_half_a_record.needs(HUSK).seconds(60),
-    a_record_of_another_version_is_refused_clearly.needs(HUSK),
     nobody_holds_an_engines_descriptors.needs(HUSK),
+    a_hook_on_the_host_ends_with_a_killed_husk.needs(HUSK),
     a_full_table_of_processes_is_an_error.needs(USERS),
     systemd_that_is_stopped_is_an_error_in_time.needs(HUSK).seconds(200),
 }
@@ -421,72 +418,9 @@ fn who_outlives_the_first_process_in_the_kernel_is_deleted_later(lab: &Lab) {
     assert!(!cgroup.exists());
 }
 
-/// While it is written and replaced, some hundred times.
-fn a_reader_never_sees_half_a_record(lab: &Lab) {
-    let bundle = lab.bundle().payload("exit 0");
-    let id = lab.id();
-    let path = lab.root.join(&id).join("record.json");
-    let end = AtomicBool::new(false);
-    let (reads, phases) = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let (mut reads, mut phases) = (0, BTreeSet::new());
-            while !end.load(Ordering::Relaxed) {
-                // It isn't there before the first one, nor after the last.
-                let Ok(text) = fs::read(&path) else { continue };
-                let record: serde_json::Value = serde_json::from_slice(&text)
-                    .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
-                assert_eq!(record["id"], id.as_str());
-                phases.insert(record["phase"].as_str().unwrap().to_owned());
-                reads += 1;
-            }
-            (reads, phases)
-        });
-        for _ in 0..40 {
-            lab.on_bundle("create", &bundle, &[], &id).run().ok();
-            lab.runtime(["delete", "--force", &id]).run().ok();
-        }
-        end.store(true, Ordering::Relaxed);
-        reader.join().unwrap()
-    });
-    assert!(reads > 100, "{reads}");
-    let both = ["created", "creating"].map(str::to_owned);
-    assert_eq!(phases, BTreeSet::from(both));
-    reap_all(lab);
-}
-
 fn reap_all(lab: &Lab) {
     let is_alone = || lab.left().iter().all(|thing| !thing.starts_with("process"));
     assert!(eventually(is_alone));
-}
-
-fn a_record_of_another_version_is_refused_clearly(lab: &Lab) {
-    let container = lab.start(&lab.bundle().payload("pause"));
-    let path = lab.root.join(&container.id).join("record.json");
-    let written = fs::read_to_string(&path).unwrap();
-    for format in [1, 999] {
-        let mut record: serde_json::Value = serde_json::from_str(&written).unwrap();
-        record["format"] = format.into();
-        fs::write(&path, record.to_string()).unwrap();
-        for words in [
-            &["state"] as &[&str],
-            &["start"],
-            &["kill"],
-            &["pause"],
-            &["delete"],
-        ] {
-            let words = words.iter().copied().chain([container.id.as_str()]);
-            let refused = lab.runtime(words).run().refused();
-            refused
-                .says(&format!("format {format} is not known to this husk"))
-                .hints("another version of husk");
-        }
-        // The others are listed all the same.
-        lab.runtime(["list"]).run().ok();
-    }
-    // Nothing has happened to it, and the husk that wrote it finds it.
-    fs::write(&path, written).unwrap();
-    assert_eq!(container.status(), "running");
-    container.end();
 }
 
 /// Who waits for the end of what a container and its runtime write sees it when both are gone.
@@ -521,6 +455,34 @@ fn nobody_holds_an_engines_descriptors(lab: &Lab) {
             assert_eq!(std::io::Read::read(pipe, &mut [0]).unwrap(), 0);
         }
         reap_all(lab);
+    }
+}
+
+/// Nobody could tell any more whose it is.
+fn a_hook_on_the_host_ends_with_a_killed_husk(lab: &Lab) {
+    for kind in ["createRuntime", "poststart"] {
+        let began = lab.path(kind);
+        let words = format!(
+            "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
+            began.display()
+        );
+        let bundle = lab.bundle().payload("pause");
+        let bundle = bundle.hook(kind, &["/bin/sh", "-c", &words]);
+        let id = lab.id();
+        let mut hanging = lab.on_bundle("create", &bundle, &[], &id);
+        if kind == "poststart" {
+            hanging.run().ok();
+            hanging = lab.runtime(["start", &id]);
+        }
+        let mut hanging = hanging.spawn();
+        assert!(eventually(|| began.exists()), "{kind}");
+        let pid = fs::read_to_string(&began).unwrap().trim().parse().unwrap();
+        kill(Pid::from_raw(hanging.pid()), Signal::SIGKILL).unwrap();
+        hanging.wait();
+        let end = crate::lab::wait_for_child(pid);
+        assert_eq!(end, End::Signal(libc::SIGKILL), "{kind}");
+        lab.runtime(["delete", "--force", &id]).run().ok();
+        assert_eq!(lab.finish(), Ok(()), "{kind}");
     }
 }
 
