@@ -214,7 +214,7 @@ fn strike_all(
             Err(why) if is_husk => return Err(format!("{name}: {why}")),
             Err(why) => {
                 eprintln!("{} {name}: skipped: {why}", runtime.name);
-                found.without.push((name, why));
+                found.without.push((name, why.chars().take(120).collect()));
                 continue;
             }
         };
