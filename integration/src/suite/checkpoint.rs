@@ -30,7 +30,6 @@ tests! {
     what_could_not_be_made_again_is_refused.needs(HUSK),
     without_criu_that_is_said.needs(&[Need::Husk]),
     a_restore_under_an_id_that_is_taken_harms_nobody.needs(&[Need::Husk]),
-    a_restore_that_loses_its_id_on_the_way_says_so.needs(&[Need::Husk]),
     engines_find_both_by_their_help.needs(&[Need::Husk]),
 }
 
@@ -372,41 +371,6 @@ fn a_restore_under_an_id_that_is_taken_harms_nobody(lab: &Lab) {
     refused.says("container with given ID already exists");
     assert_eq!(container.status(), "running");
     container.end();
-}
-
-/// The id is free when it begins, and another command's when it looks at the cgroup's place.
-fn a_restore_that_loses_its_id_on_the_way_says_so(lab: &Lab) {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let (path, images) = without_a_criu(lab);
-    // It reads that in between, and waits for somebody who writes.
-    let streams = images.join("descriptors.json");
-    nix::unistd::mkfifo(&streams, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let bundle = lab.bundle().payload("pause");
-    let id = lab.id();
-    let options = ["--image-path", images.to_str().unwrap()];
-    let restore = lab.on_bundle("restore", &bundle, &options, &id);
-    let mut restore = restore.env("PATH", &path).spawn();
-    let mut writer = None;
-    let mut reads = || {
-        let mut options = fs::File::options();
-        let opened = options
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(&streams);
-        writer = opened.ok();
-        writer.is_some()
-    };
-    assert!(eventually(&mut reads));
-    lab.on_bundle("create", &bundle, &[], &id).run().ok();
-    writer.take().unwrap().write_all(b"[]").unwrap();
-    let refused = restore.wait().refused();
-    refused.says("container with given ID already exists");
-    let state = lab.runtime(["state", &id]).run().ok().json();
-    assert_eq!(state["status"], "created");
-    lab.runtime(["start", &id]).run().ok();
-    lab.runtime(["delete", "--force", &id]).run().ok();
-    wait_for_child(i32::try_from(state["pid"].as_i64().unwrap()).unwrap());
 }
 
 /// podman's two questions.
