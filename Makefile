@@ -68,6 +68,13 @@ bench-check: built ## husk's system calls, instructions and times against bench/
 bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 	@bench/run --baseline bench/baseline.json husk=$(HUSK)
 
+.PHONY: order
+order: ## life.ld: the order in which the linker lays husk's functions, from a container's life (root, x86_64)
+	@. .ci/toolchain; \
+	RUSTFLAGS=$$REPRODUCIBLE cargo build --release --locked --target "$$TARGET" --bin husk \
+		--target-dir build/order --config profile.release.strip=false; \
+	bench/run --order life.ld husk="build/order/$$TARGET/release/husk"
+
 .PHONY: fuzz deny sbom reproducible
 SCRIPTS += .ci/deny .ci/reproducible fuzz/run
 

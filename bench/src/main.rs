@@ -3,16 +3,19 @@
 //!
 //!     bench [--quick] [--rounds N] [--only WORD] [--no-fifo] [--engines FILE] [--write DOCS] --floor FILE NAME=PATH...
 //!     bench --check BASELINE | --baseline BASELINE
+//!     bench --order SCRIPT
 
 mod bundle;
 mod check;
 mod counts;
 mod engines;
+mod gap;
 mod goals;
 mod growth;
 mod life;
 mod many;
 mod memory;
+mod order;
 mod page;
 mod pictures;
 mod plot;
@@ -43,6 +46,8 @@ pub struct Wish {
     pub write: Option<PathBuf>,
     pub check: Option<PathBuf>,
     pub baseline: Option<PathBuf>,
+    /// Where the order of husk's functions goes.
+    pub order: Option<PathBuf>,
     /// What `bench/engines` has measured.
     pub engines: Option<PathBuf>,
     pub floor: PathBuf,
@@ -58,6 +63,7 @@ fn wish() -> Result<Wish, String> {
         write: None,
         check: None,
         baseline: None,
+        order: None,
         engines: None,
         floor: PathBuf::new(),
         runtimes: Vec::new(),
@@ -74,6 +80,7 @@ fn wish() -> Result<Wish, String> {
             "--only" => wish.only = Some(value()?),
             "--write" => wish.write = Some(value()?.into()),
             "--check" => wish.check = Some(value()?.into()),
+            "--order" => wish.order = Some(value()?.into()),
             "--engines" => wish.engines = Some(value()?.into()),
             "--baseline" => wish.baseline = Some(value()?.into()),
             "--floor" => wish.floor = value()?.into(),
@@ -94,7 +101,7 @@ fn wish() -> Result<Wish, String> {
     // First, as everything is divided by it.
     let floor = Runtime::new("floor", &wish.floor)?;
     wish.runtimes.insert(0, floor);
-    if wish.check.is_none() && wish.baseline.is_none() {
+    if wish.check.is_none() && wish.baseline.is_none() && wish.order.is_none() {
         for name in ["crun", "runc", "youki"] {
             let known = wish.runtimes.iter().any(|runtime| runtime.name == name);
             if let Some(path) = runtime::in_path(name).filter(|_| !known) {
@@ -167,8 +174,12 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
         let husk = wish.runtimes.get(1).ok_or("which runtime? husk=PATH")?;
         return check::run(wish, &site, husk, path, &mut results);
     }
+    if let Some(path) = &wish.order {
+        let husk = wish.runtimes.get(1).ok_or("which runtime? husk=PATH")?;
+        return order::write(&site, husk, path).map(|()| true);
+    }
     type Measure = fn(&Wish, &Site, &mut Results);
-    let measures: [(&str, Measure); 9] = [
+    let measures: [(&str, Measure); 10] = [
         ("life", life::cycles),
         ("run", life::foreground),
         ("running", life::running),
@@ -178,6 +189,7 @@ fn measure(wish: &Wish, dir: &Path) -> Result<bool, String> {
         ("density", many::density),
         ("growth", growth::measure),
         ("traces", traces::measure),
+        ("gap", gap::measure),
     ];
     let wanted = |name: &str| wish.only.as_ref().is_none_or(|only| name.contains(only));
     for (name, measure) in measures {

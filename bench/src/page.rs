@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::counts;
+use crate::gap::Cost;
 use crate::goals;
 use crate::pictures;
 use crate::results::Results;
@@ -250,6 +251,60 @@ fn traces(page: &mut String, results: &Results) {
     }
 }
 
+/// Command by command, and within it by the calls that make the difference.
+fn gaps(page: &mut String, results: &Results) {
+    if results.gaps.is_empty() {
+        return;
+    }
+    page.push_str(
+        "## What husk has more than the floor\n\nMedians of one command: milliseconds until it ended, and of \
+         processors; page faults; system calls. Below them the calls whose time in the kernel differs most, \
+         microseconds in all of so many: from `strace -f -T`, less the shortest call, which is strace's own \
+         time; waiting for another process isn't counted. What processor time is in no call is the start of \
+         programs, page faults, and husk's own code.\n\n",
+    );
+    for gap in &results.gaps {
+        let (floor, husk) = (&gap.floor, &gap.husk);
+        let _ = writeln!(page, "| `{}` | floor | husk | more |", gap.command);
+        page.push_str("| --- | --: | --: | --: |\n");
+        let mut row = |label: &str, digits: usize, of: &dyn Fn(&Cost) -> f64| {
+            let (floor, husk) = (of(floor), of(husk));
+            let more = husk - floor;
+            let _ = writeln!(
+                page,
+                "| {label} | {floor:.digits$} | {husk:.digits$} | {more:.digits$} |"
+            );
+        };
+        row("until its end, ms", 2, &|cost| cost.wall);
+        row("processors, ms", 2, &|cost| cost.processor);
+        row("page faults", 0, &|cost| cost.faults);
+        let counts = |cost: &Cost| cost.calls.values().map(|call| call.0 as f64).sum();
+        row("system calls that don't wait", 0, &counts);
+        let time = |cost: &Cost, name: &str| cost.calls.get(name).map_or(0.0, |call| call.1);
+        let all = |cost: &Cost| cost.calls.values().map(|call| call.1).sum();
+        row("all of them, µs", 0, &all);
+        let mut names: Vec<&String> = floor.calls.keys().chain(husk.calls.keys()).collect();
+        names.sort();
+        names.dedup();
+        let more = |name: &str| time(husk, name) - time(floor, name);
+        names.sort_by(|one, other| more(other).abs().total_cmp(&more(one).abs()));
+        for name in names.into_iter().take(12) {
+            let cell = |cost: &Cost| match cost.calls.get(name) {
+                Some((count, time)) => format!("{time:.0} ({count})"),
+                None => "–".into(),
+            };
+            let _ = writeln!(
+                page,
+                "| `{name}`, µs | {} | {} | {:.0} |",
+                cell(floor),
+                cell(husk),
+                more(name)
+            );
+        }
+        page.push('\n');
+    }
+}
+
 /// The calls that each command makes most.
 fn calls_by_name(page: &mut String, results: &Results) {
     let Some(husk) = results.runtimes.iter().find(|runtime| runtime.is_husk) else {
@@ -384,6 +439,7 @@ pub fn text(results: &Results, plotted: bool) -> String {
     calls(&mut page, results);
     calls_by_name(&mut page, results);
     traces(&mut page, results);
+    gaps(&mut page, results);
     page
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::gap::Gap;
 use crate::runtime::Runtime;
 use crate::traces::Trace;
 
@@ -18,6 +19,8 @@ pub struct Results {
     pub counts: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
     /// Steps of husk's.
     pub traces: Vec<Trace>,
+    /// What husk has more than the floor.
+    pub gaps: Vec<Gap>,
     /// How long the config with Docker's profile is.
     pub docker_lines: usize,
     failed: Vec<String>,
@@ -32,6 +35,7 @@ impl Results {
             measures: BTreeMap::new(),
             counts: BTreeMap::new(),
             traces: Vec::new(),
+            gaps: Vec::new(),
             docker_lines: 0,
             failed: Vec::new(),
         }

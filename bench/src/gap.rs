@@ -1,0 +1,193 @@
+//! What husk has more than the floor, command by command: processor time, page faults, and system calls with
+//! their time in the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Stdio;
+use std::time::Instant;
+
+use crate::Wish;
+use crate::bundle::{self, Filter};
+use crate::results::Results;
+use crate::runtime::{Runtime, in_path, wait_for};
+use crate::site::Site;
+
+/// One command of one runtime, medians.
+#[derive(Clone, Default)]
+pub struct Cost {
+    /// Milliseconds until it has ended.
+    pub wall: f64,
+    /// Milliseconds of processors, of the command and those of its processes that it has waited for.
+    pub processor: f64,
+    pub faults: f64,
+    /// By the call's name: how many, and microseconds in the kernel.
+    pub calls: BTreeMap<String, (u64, f64)>,
+}
+
+/// What the floor and husk take for the same.
+pub struct Gap {
+    pub command: &'static str,
+    pub floor: Cost,
+    pub husk: Cost,
+}
+
+pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
+    let rounds = if wish.quick { 5 } else { 40 };
+    let find = |is: fn(&Runtime) -> bool| results.runtimes.iter().find(|one| is(one)).cloned();
+    let (Some(floor), Some(husk)) = (find(Runtime::is_floor), find(|one| one.is_husk)) else {
+        return;
+    };
+    match costs(site, &floor, &husk, rounds) {
+        Ok(gaps) => results.gaps = gaps,
+        Err(error) => results.fail("gaps", &husk, &error),
+    }
+}
+
+fn costs(site: &Site, floor: &Runtime, husk: &Runtime, rounds: usize) -> Result<Vec<Gap>, String> {
+    const COMMANDS: [&str; 4] = ["run", "exec", "start", "state"];
+    let mut samples: BTreeMap<(usize, bool), Vec<[f64; 3]>> = BTreeMap::new();
+    let mut traced: BTreeMap<(usize, bool), Vec<BTreeMap<String, (u64, f64)>>> = BTreeMap::new();
+    for round in 0..rounds {
+        for runtime in [floor, husk] {
+            // strace's go is another one: it takes its own time.
+            let strace = round % 4 == 0;
+            for (at, found) in life(site, runtime, strace)?.into_iter().enumerate() {
+                let key = (at, runtime.is_husk);
+                match found {
+                    Seen::Took(sample) => samples.entry(key).or_default().push(sample),
+                    Seen::Called(calls) => traced.entry(key).or_default().push(calls),
+                }
+            }
+        }
+    }
+    let cost = |at: usize, is_husk: bool| {
+        let samples = samples.get(&(at, is_husk)).cloned().unwrap_or_default();
+        let column = |column: usize| median(samples.iter().map(|sample| sample[column]).collect());
+        let traces = traced.get(&(at, is_husk)).cloned().unwrap_or_default();
+        Cost {
+            wall: column(0),
+            processor: column(1),
+            faults: column(2),
+            calls: medians(&traces),
+        }
+    };
+    let gap = |(at, command)| Gap {
+        command,
+        floor: cost(at, false),
+        husk: cost(at, true),
+    };
+    Ok(COMMANDS.into_iter().enumerate().map(gap).collect())
+}
+
+/// One go of one command.
+enum Seen {
+    Took([f64; 3]),
+    Called(BTreeMap<String, (u64, f64)>),
+}
+
+/// `run`, `exec`, `start` and `state`, in this order.
+fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, String> {
+    let id = format!("gap-{}", runtime.name);
+    let look = |words: &[&str]| match strace {
+        true => called(site, runtime, words).map(Seen::Called),
+        false => took(site, runtime, words).map(Seen::Took),
+    };
+    let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
+    let run = look(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
+    let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
+    let (_, pid) = runtime.create(site, &bundle, &id)?;
+    let start = look(&["start", &id])?;
+    let exec = look(&["exec", &id, "/bin/true"])?;
+    let state = look(&["state", &id])?;
+    runtime.time(site, &["kill", &id, "KILL"])?;
+    wait_for(pid);
+    runtime.time(site, &["delete", &id])?;
+    Ok(vec![run, exec, start, state])
+}
+
+fn took(site: &Site, runtime: &Runtime, words: &[&str]) -> Result<[f64; 3], String> {
+    let failed = |error: std::io::Error| format!("{} {}: {error}", runtime.name, words[0]);
+    let mut command = runtime.command(site, &[], words);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let before = Instant::now();
+    let child = command.spawn().map_err(failed)?;
+    let mut status = 0;
+    // SAFETY: all zeroes is a valid structure.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid to write; nobody else waits for this child.
+    let ended = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
+    let wall = before.elapsed().as_secs_f64() * 1000.0;
+    if ended < 0 || status != 0 {
+        return Err(format!("{} {}: status {status}", runtime.name, words[0]));
+    }
+    let of = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
+    let processor = of(usage.ru_utime) + of(usage.ru_stime);
+    Ok([wall, processor, usage.ru_minflt as f64])
+}
+
+/// Each call as strace times it, less what strace itself takes: the shortest of all.
+fn called(
+    site: &Site,
+    runtime: &Runtime,
+    words: &[&str],
+) -> Result<BTreeMap<String, (u64, f64)>, String> {
+    let strace = in_path("strace").ok_or("no strace here")?;
+    let file = site.dir.join(format!("gap-{}", runtime.name));
+    let (strace, path) = (strace.to_string_lossy(), file.to_string_lossy());
+    let before = [&strace[..], "-f", "-qq", "-T", "-o", &path];
+    let mut command = runtime.command(site, &before, words);
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !status.is_ok_and(|status| status.success()) {
+        return Err(format!("{} {} under strace", runtime.name, words[0]));
+    }
+    let text = fs::read_to_string(&file).map_err(|error| format!("{path}: {error}"))?;
+    let calls: Vec<(&str, f64)> = text.lines().filter_map(call).collect();
+    let least = calls.iter().map(|(_, time)| *time);
+    let least = least.fold(f64::INFINITY, f64::min);
+    let mut sums: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    for (name, time) in calls {
+        let sum = sums.entry(name.to_owned()).or_default();
+        sum.0 += 1;
+        sum.1 += time - least;
+    }
+    Ok(sums)
+}
+
+/// `PID NAME(...) = RESULT <SECONDS>`, or the end of a call during which another process was seen. Waiting for
+/// somebody else is not the call's time.
+fn call(line: &str) -> Option<(&str, f64)> {
+    const WAITING: [&str; 7] = [
+        "poll",
+        "recvmsg",
+        "waitid",
+        "wait4",
+        "read",
+        "futex",
+        "exit_group",
+    ];
+    let seconds: f64 = line.rsplit_once('<')?.1.strip_suffix('>')?.parse().ok()?;
+    let line = line
+        .trim_start_matches(|letter: char| letter.is_ascii_digit())
+        .trim_start();
+    let line = line.strip_prefix("<... ").unwrap_or(line);
+    let name = line.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    let name = name.into_iter().next().filter(|name| !name.is_empty())?;
+    (!WAITING.contains(&name)).then_some((name, seconds * 1e6))
+}
+
+fn medians(traces: &[BTreeMap<String, (u64, f64)>]) -> BTreeMap<String, (u64, f64)> {
+    let names = traces.iter().flat_map(|trace| trace.keys().cloned());
+    let of = |name: String| {
+        let seen = || traces.iter().filter_map(|trace| trace.get(&name));
+        let count = median(seen().map(|call| call.0 as f64).collect());
+        let time = median(seen().map(|call| call.1).collect());
+        (name.clone(), (count as u64, time))
+    };
+    let names: std::collections::BTreeSet<String> = names.collect();
+    names.into_iter().map(of).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
