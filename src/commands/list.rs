@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use super::{Global, print};
@@ -47,29 +49,26 @@ pub struct Shown {
 }
 
 impl Shown {
-    pub fn of(container: &Container) -> Result<Shown> {
+    pub fn of(container: Container) -> Result<Shown> {
         let status = container.status()?;
-        Ok(Shown::new(
-            &container.record,
-            status,
-            container.postmortem(status),
-        ))
+        let postmortem = container.postmortem(status);
+        Ok(Shown::new(container.record, status, postmortem))
     }
 
-    fn new(record: &Record, status: Status, postmortem: Postmortem) -> Shown {
+    fn new(record: Record, status: Status, postmortem: Postmortem) -> Shown {
         let pid = match status {
             Status::Stopped => 0,
             _ => record.init.map_or(0, |init| init.pid),
         };
         Shown {
-            oci_version: record.oci_version.clone(),
-            id: record.id.clone(),
+            oci_version: record.oci_version,
+            id: record.id,
             pid,
             status: status.name(),
-            bundle: record.bundle.clone(),
-            rootfs: record.rootfs.clone(),
-            created: record.created.clone(),
-            annotations: record.annotations.clone(),
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            annotations: record.annotations,
             owner: owner(record.owner),
             postmortem,
         }
@@ -107,19 +106,25 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
         return Ok(print(&lines)?);
     }
-    let mut containers = Vec::new();
+    let containers = at_once(&ids, |ids| look_at(global, &root, ids));
+    Ok(print(&args.show(&containers)?)?)
+}
+
+/// Those that are there, in this order.
+fn look_at(global: &Global, root: &OwnedFd, ids: &[String]) -> Vec<Shown> {
+    let mut containers = Vec::with_capacity(ids.len());
     for id in ids {
         // Most containers run, and a record and two files of the kernel's say all of one that does.
-        if let Some(record) = record::glance(root.as_fd(), &id)
+        if let Some(record) = record::glance(root.as_fd(), id)
             && let Ok(Some(status)) = record.status()
             && status != Status::Stopped
         {
-            containers.push(Shown::new(&record, status, Postmortem::default()));
+            containers.push(Shown::new(record, status, Postmortem::default()));
             continue;
         }
         // It may go at any moment, and one that can't be read mustn't hide the others.
-        match container::look_up(&global.root, &id) {
-            Ok(Found::Container(container)) => match Shown::of(&container) {
+        match container::look_up(&global.root, id) {
+            Ok(Found::Container(container)) => match Shown::of(*container) {
                 Ok(shown) => containers.push(shown),
                 Err(error) => log::warning(format_args!("{error}")),
             },
@@ -132,7 +137,42 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             Err(error) => log::warning(format_args!("{error}")),
         }
     }
-    Ok(print(&args.show(&containers)?)?)
+    containers
+}
+
+/// Fewer are looked at before a thread would have begun.
+const WORTH_A_THREAD: usize = 64;
+
+/// Looks at several stretches of `ids` at the same time: nearly all of it is the kernel's work.
+fn at_once<T: Send>(ids: &[String], look: impl Fn(&[String]) -> Vec<T> + Sync) -> Vec<T> {
+    let count = (ids.len() / WORTH_A_THREAD).clamp(1, cpus().min(4));
+    let (first, others) = ids.split_at(ids.len().div_ceil(count));
+    std::thread::scope(|scope| {
+        let stretches = others.chunks(first.len().max(1)).map(|ids| {
+            let look = &look;
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || look(ids));
+            (ids, thread.ok())
+        });
+        // All are begun before the first one is waited for.
+        let stretches: Vec<_> = stretches.collect();
+        let mut all = look(first);
+        for (ids, thread) in stretches {
+            // Where there may be no more threads, here.
+            all.extend(match thread.map(|thread| thread.join()) {
+                Some(Ok(found)) => found,
+                _ => look(ids),
+            });
+        }
+        all
+    })
+}
+
+/// How many this process may run on. The library's answer would read the limits of all cgroups above it first.
+fn cpus() -> usize {
+    sched_getaffinity(Pid::from_raw(0)).map_or(1, |set| {
+        let on = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
+        (0..CpuSet::count()).filter(on).count().max(1)
+    })
 }
 
 impl Args {

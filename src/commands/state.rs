@@ -11,7 +11,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
-    let shown = Shown::of(&container::find(&global.root, &args.id)?)?;
+    let shown = Shown::of(container::find(&global.root, &args.id)?)?;
     let text = serde_json::to_string_pretty(&shown)?;
     Ok(print(&format!("{text}\n"))?)
 }

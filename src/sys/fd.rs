@@ -42,19 +42,15 @@ pub fn read_beginning(path: &str) -> Result<Vec<u8>> {
 
 /// A regular file from its beginning: what comes short of the buffer is the end.
 pub fn read_regular(file: BorrowedFd) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; 4096];
-    let mut length = 0;
+    // On the stack: what is kept of a small file is not longer than that.
+    let mut buffer = [0; 4096];
+    let mut bytes = Vec::new();
     loop {
-        match nix::unistd::read(file, &mut bytes[length..]) {
-            Ok(count) => length += count,
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
-        }
-        if length < bytes.len() {
-            bytes.truncate(length);
+        let count = through_signals(|| nix::unistd::read(file, &mut buffer))?;
+        bytes.extend_from_slice(&buffer[..count]);
+        if count < buffer.len() {
             return Ok(bytes);
         }
-        bytes.resize(4 * length, 0);
     }
 }
 
