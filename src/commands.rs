@@ -235,15 +235,15 @@ fn enter_container(preserved: u32, document: Option<&Path>) -> Result<Passed> {
                 .on(preserved)
                 .because("too many")
         })?;
+    protect::run_protected()?;
     for number in 3..first {
-        if !fd::is_open(number) {
+        if !fd::is_open(number) || protect::holds(number) {
             return Err(Error::new("--preserve-fds").on(preserved).because(format!(
                 "preserved-fd {} is not open: descriptor {number}",
                 number - 3
             )));
         }
     }
-    protect::run_protected()?;
     fd::cloexec_from(first).step("close", "descriptors of the caller")?;
     if let Some(number) = document.and_then(named_descriptor) {
         // One that isn't open says so when it is read.

@@ -255,15 +255,11 @@ impl Container {
         self.record.init.map(|init| Pid::from_raw(init.pid))
     }
 
-    /// Lets the program run, and says why it doesn't if it doesn't. With a `manager`, who waits at that
-    /// socket for the container to be ready, more is to be waited for.
-    /// An observer gets the seccomp listener in place of the agent. What fails is explained while the
-    /// container is still there, with its bundle.
+    /// Finds it, and lets its program run: see [`Container::begin`].
     pub fn start(
         root: &Path,
         id: &str,
         manager: Option<&OsStr>,
-        observer: Option<&mut Observer>,
         explain: impl FnOnce(Error, &Path) -> Error,
     ) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
@@ -286,6 +282,20 @@ impl Container {
             }
             Status::Creating => return refuse("cannot start a container in the creating state:"),
         }
+        container.begin(manager, None, explain)
+    }
+
+    /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,
+    /// who waits at that socket for the container to be ready, more is to be waited for.
+    /// An observer gets the seccomp listener in place of the agent. What fails is explained while the
+    /// container is still there, with its bundle.
+    pub fn begin(
+        self,
+        manager: Option<&OsStr>,
+        observer: Option<&mut Observer>,
+        explain: impl FnOnce(Error, &Path) -> Error,
+    ) -> Result<Option<Started>> {
+        let container = self;
         let readiness = match manager {
             Some(socket) if container.record.notify => {
                 Some(Readiness::new(container.home.bind_notify()?, socket)?)
@@ -330,7 +340,11 @@ impl Container {
     }
 
     fn release(&self, mut observer: Option<&mut Observer>) -> Result<()> {
-        let connection = self.home.knock()?;
+        let connection = self.home.knock().map_err(|error| match self.status() {
+            // Killed since it was looked at.
+            Ok(Status::Stopped) => self.stillbirth(),
+            _ => error,
+        })?;
         trace::step("wait for execve", || {
             channel::read_outcome(connection.as_fd(), |listener| {
                 if let Some(observer) = &mut observer {

@@ -1,7 +1,7 @@
 use super::second_look::explain;
 use super::{Global, create};
 use crate::bundle::Bundle;
-use crate::container::create::{Created, create};
+use crate::container::create::create;
 use crate::container::plan::{filter_of, observed};
 use crate::container::{Container, Started};
 use crate::error::{Error, Result};
@@ -51,7 +51,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     request.observed = observer.is_some();
     if args.detach {
         let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
-        if let (_, Some(started)) = start(&args, global, created, None)? {
+        let (container, _) = created;
+        if let Some(started) = start(&args, global, container, None)? {
             started.wait()?;
         }
         return Ok(0);
@@ -63,9 +64,10 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             crate::error::Error::new("become reaper of the container").errno(errno)
         })?;
     }
-    let mut created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
+    let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
+    let (container, mut created) = created;
     let terminal = created.terminal.take();
-    let (created, started) = start(&args, global, created, observer.as_mut())?;
+    let started = start(&args, global, container, observer.as_mut())?;
     let ended = foreground::attend(
         &signals,
         created.pid,
@@ -101,20 +103,15 @@ fn remove(global: &Global, id: &str) -> Result<()> {
 fn start(
     args: &Args,
     global: &Global,
-    created: Created,
+    container: Container,
     observer: Option<&mut Observer>,
-) -> Result<(Created, Option<Started>)> {
-    let id = &args.create.id;
+) -> Result<Option<Started>> {
     let manager = readiness::manager();
     let bundle = &args.create.bundle;
     let explain = |error, _: &Path| explain(error, bundle);
-    match Container::start(&global.root, id, manager.as_deref(), observer, explain) {
-        Ok(started) => Ok((created, started)),
-        Err(error) => {
-            if !args.keep {
-                remove(global, id)?;
-            }
-            Err(error)
-        }
+    let started = container.begin(manager.as_deref(), observer, explain);
+    if started.is_err() && !args.keep {
+        remove(global, &args.create.id)?;
     }
+    started
 }

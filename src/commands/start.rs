@@ -12,7 +12,7 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     let manager = readiness::manager();
-    let started = Container::start(&global.root, &args.id, manager.as_deref(), None, explain)?;
+    let started = Container::start(&global.root, &args.id, manager.as_deref(), explain)?;
     if let Some(started) = started {
         started.wait()?;
     }

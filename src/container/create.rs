@@ -52,7 +52,7 @@ pub struct Request<'a> {
     pub lower: &'a [PathBuf],
     /// The caller stays and relays the terminal.
     pub attached: bool,
-    /// The caller answers in place of the seccomp filter, for [`Container::start`]'s observer.
+    /// The caller answers in place of the seccomp filter, for [`Container::begin`]'s observer.
     pub observed: bool,
 }
 
@@ -92,7 +92,8 @@ fn warn(findings: &[Finding]) {
     }
 }
 
-pub fn create(request: &Request) -> Result<Created> {
+/// The container, which nobody else may change before it is dropped, and its process.
+pub fn create(request: &Request) -> Result<(Container, Created)> {
     let mut bundle = load(request)?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
     let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
@@ -315,6 +316,9 @@ impl Work {
             }
         }
         self.note(&plan.bundle)?;
+        // Of a process that nobody has waited for it stays true; what is wrong with it is said by itself first.
+        let seen = InitRecord::of(process.pid);
+        process::protect::let_go();
         let mut network = plan.network;
         let mut holds = false;
         let mut terminal = None;
@@ -376,7 +380,7 @@ impl Work {
         }
         // Only what is written is so: until then all that was made is undone.
         let created = Record {
-            init: Some(InitRecord::of(process.pid)?),
+            init: Some(seen?),
             phase: Phase::Created,
             journey: None,
             ..self.container.record.clone()
@@ -404,15 +408,16 @@ impl Work {
         Ok(cgroup)
     }
 
-    fn finish(self, terminal: Option<OwnedFd>) -> Result<Created> {
-        match self.process {
-            Some(process) => Ok(Created {
-                pid: process.pid,
-                pidfd: process.pidfd,
-                terminal,
-            }),
-            None => Err(Error::new("create container").because("it has no process")),
-        }
+    fn finish(self, terminal: Option<OwnedFd>) -> Result<(Container, Created)> {
+        let Some(process) = self.process else {
+            return Err(Error::new("create container").because("it has no process"));
+        };
+        let created = Created {
+            pid: process.pid,
+            pidfd: process.pidfd,
+            terminal,
+        };
+        Ok((self.container, created))
     }
 
     /// As if it had never been tried. What can't be undone stays in the record, for `delete --force`.

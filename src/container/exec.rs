@@ -144,6 +144,7 @@ impl Target {
         if let Some(rdt) = &self.container.record.rdt {
             rdt.join(process.pid)?;
         }
+        process::protect::let_go();
         let terminal = trace::step("wait for the process", || exec::wait_ready(&process))?;
         if let Some(schedule) = schedule {
             schedule

@@ -6,20 +6,22 @@
 //! can be reached through /proc is `EROFS` for everybody.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::FsFlags;
 
 use crate::error::{Error, Result, Step};
+use crate::sys;
 use crate::sys::file::openat;
-use crate::sys::mount::{self, Attributes};
+use crate::sys::mount::{Attributes, clone_tree, set_attributes};
 use crate::sys::start;
 
 const SELF: &str = "/proc/self/exe";
@@ -36,11 +38,62 @@ fn fail(errno: Errno) -> Error {
 /// a process into a container, and before anything else that has an effect.
 pub fn run_protected() -> Result<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
-    if !DONE.load(Ordering::Relaxed) && !is_protected()? {
+    if DONE.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    if !is_protected()? {
         return Err(fail(run_again()?));
     }
+    adopt_mount();
     DONE.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// The number under which the mount's descriptor gets through the execution: to close it is to unmount, for
+/// which the kernel waits until no processor looks at the mount any more (synchronize_rcu_expedited), so it
+/// is left for when husk waits anyway. The kernel's first table of descriptors has 64.
+const KEPT: RawFd = 60;
+
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+fn keep_mount(tree: &OwnedFd) {
+    match fcntl(tree, FcntlArg::F_DUPFD(KEPT)) {
+        // The number is the caller's.
+        Ok(other) if other != KEPT => drop(sys::fd::adopt(other)),
+        _ => {}
+    }
+}
+
+fn adopt_mount() {
+    let Ok(fd) = sys::fd::adopt(KEPT) else { return };
+    let flags = fcntl(&fd, FcntlArg::F_GETFL).unwrap_or(0);
+    let is_ours = || {
+        let (it, this) = (fstat(&fd).ok()?, stat(SELF).ok()?);
+        Some((it.st_dev, it.st_ino) == (this.st_dev, this.st_ino))
+    };
+    if flags & libc::O_PATH != 0 && is_ours() == Some(true) {
+        let _ = fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        *mount() = Some(fd);
+    } else {
+        let _ = fd.into_raw_fd();
+    }
+}
+
+fn mount() -> MutexGuard<'static, Option<OwnedFd>> {
+    MOUNT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the descriptor of this number is none of the caller's.
+pub fn holds(number: u32) -> bool {
+    let mount = mount();
+    mount
+        .as_ref()
+        .is_some_and(|fd| fd.as_raw_fd() as u32 == number)
+}
+
+/// Unmounts what only its descriptor has kept so far. For when there is nothing else to do.
+pub fn let_go() {
+    drop(mount().take());
 }
 
 fn is_protected() -> Result<bool> {
@@ -57,7 +110,7 @@ fn run_again() -> Result<Errno> {
     let copy = match read_only_mount(&executable) {
         // Without the privilege to mount.
         Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
-        done => done.or_fail(fail)?,
+        done => done.inspect(keep_mount).or_fail(fail)?,
     };
     Ok(start::again(copy.as_fd()))
 }
@@ -71,8 +124,8 @@ fn is_sealed() -> bool {
 
 /// A detached mount: once this process image is gone, so is the last reference to it.
 fn read_only_mount(executable: &OwnedFd) -> nix::Result<OwnedFd> {
-    let tree = mount::clone_tree(executable.as_raw_fd(), "", false)?;
-    mount::set_attributes(
+    let tree = clone_tree(executable.as_raw_fd(), "", false)?;
+    set_attributes(
         tree.as_fd(),
         false,
         Attributes {

@@ -28,6 +28,7 @@ tests! {
     runc_a_process_document_may_be_a_descriptor_of_the_callers,
     listen_fds_are_passed_on,
     a_preserved_descriptor_that_is_not_open_is_refused,
+    descriptor_60_is_the_callers_or_nobodys,
     no_signal_is_held_back_from_hooks,
 }
 
@@ -240,6 +241,20 @@ fn a_preserved_descriptor_that_is_not_open_is_refused(lab: &Lab) {
         .run()
         .refused()
         .says("preserved-fd 0");
+}
+
+/// husk takes its own through an execution by that number.
+fn descriptor_60_is_the_callers_or_nobodys(lab: &Lab) {
+    let bundle = lab.bundle().payload("fd-read 60 -- facts");
+    let with = |last: i32| {
+        let run = lab.run_with(&bundle, &["--preserve-fds", "58"]);
+        (3..=last).fold(run, |run, number| {
+            run.fd(file_with(lab, &number.to_string()), number)
+        })
+    };
+    let answers = with(60).run().ok().lines();
+    assert_eq!(answers[0], "60");
+    with(59).run().refused().says("preserved-fd 57");
 }
 
 /// As in `exec --process <(make-it)`: the program gets the document, not the descriptor.
