@@ -263,26 +263,18 @@ impl Container {
         explain: impl FnOnce(Error, &Path) -> Error,
     ) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
-        let refuse = |words: &'static str| Err(Error::new(words).on(id));
-        match container.status()? {
-            Status::Created => {}
-            Status::Stopped => {
-                let words = "cannot start a container that has stopped:";
-                let hint =
-                    "it can't be started again: `husk delete` it, then `husk create` it anew";
-                return refuse(words).map_err(|error: Error| error.hint(hint));
-            }
-            Status::Running => {
-                return refuse("cannot start an already running container:")
-                    .map_err(|error: Error| error.hint("`husk exec` runs one more program in it"));
-            }
-            Status::Paused => {
-                return refuse("cannot start a container in the paused state:")
-                    .map_err(|error: Error| error.hint("`husk resume` lets it go on"));
-            }
-            Status::Creating => return refuse("cannot start a container in the creating state:"),
-        }
-        container.begin(manager, None, explain)
+        let refuse = |words: &'static str| Error::new(words).on(id);
+        let refused = match container.status()? {
+            Status::Created => return container.begin(manager, None, explain),
+            Status::Stopped => refuse("cannot start a container that has stopped:")
+                .hint("it can't be started again: `husk delete` it, then `husk create` it anew"),
+            Status::Running => refuse("cannot start an already running container:")
+                .hint("`husk exec` runs one more program in it"),
+            Status::Paused => refuse("cannot start a container in the paused state:")
+                .hint("`husk resume` lets it go on"),
+            Status::Creating => refuse("cannot start a container in the creating state:"),
+        };
+        Err(refused)
     }
 
     /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,

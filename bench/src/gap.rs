@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::Wish;
@@ -11,6 +11,9 @@ use crate::bundle::{self, Filter};
 use crate::results::Results;
 use crate::runtime::{Runtime, in_path, wait_for};
 use crate::site::Site;
+
+/// By the call's name: how many, and microseconds in the kernel.
+type Calls = BTreeMap<String, (u64, f64)>;
 
 /// One command of one runtime, medians.
 #[derive(Clone, Default)]
@@ -20,8 +23,19 @@ pub struct Cost {
     /// Milliseconds of processors, of the command and those of its processes that it has waited for.
     pub processor: f64,
     pub faults: f64,
-    /// By the call's name: how many, and microseconds in the kernel.
-    pub calls: BTreeMap<String, (u64, f64)>,
+    pub calls: Calls,
+}
+
+impl Cost {
+    fn of(samples: &[[f64; 3]], traces: &[Calls]) -> Cost {
+        let column = |column: usize| median(samples.iter().map(|sample| sample[column]).collect());
+        Cost {
+            wall: column(0),
+            processor: column(1),
+            faults: column(2),
+            calls: medians(traces),
+        }
+    }
 }
 
 /// What the floor and husk take for the same.
@@ -46,7 +60,7 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
 fn costs(site: &Site, floor: &Runtime, husk: &Runtime, rounds: usize) -> Result<Vec<Gap>, String> {
     const COMMANDS: [&str; 4] = ["run", "exec", "start", "state"];
     let mut samples: BTreeMap<(usize, bool), Vec<[f64; 3]>> = BTreeMap::new();
-    let mut traced: BTreeMap<(usize, bool), Vec<BTreeMap<String, (u64, f64)>>> = BTreeMap::new();
+    let mut traced: BTreeMap<(usize, bool), Vec<Calls>> = BTreeMap::new();
     for round in 0..rounds {
         for runtime in [floor, husk] {
             // strace's go is another one: it takes its own time.
@@ -62,27 +76,23 @@ fn costs(site: &Site, floor: &Runtime, husk: &Runtime, rounds: usize) -> Result<
     }
     let cost = |at: usize, is_husk: bool| {
         let samples = samples.get(&(at, is_husk)).cloned().unwrap_or_default();
-        let column = |column: usize| median(samples.iter().map(|sample| sample[column]).collect());
         let traces = traced.get(&(at, is_husk)).cloned().unwrap_or_default();
-        Cost {
-            wall: column(0),
-            processor: column(1),
-            faults: column(2),
-            calls: medians(&traces),
-        }
+        Cost::of(&samples, &traces)
     };
     let gap = |(at, command)| Gap {
         command,
         floor: cost(at, false),
         husk: cost(at, true),
     };
-    Ok(COMMANDS.into_iter().enumerate().map(gap).collect())
+    let mut gaps: Vec<Gap> = COMMANDS.into_iter().enumerate().map(gap).collect();
+    gaps.push(starts(site, husk, rounds)?);
+    Ok(gaps)
 }
 
 /// One go of one command.
 enum Seen {
     Took([f64; 3]),
-    Called(BTreeMap<String, (u64, f64)>),
+    Called(Calls),
 }
 
 /// `run`, `exec`, `start` and `state`, in this order.
@@ -90,7 +100,7 @@ fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, Strin
     let id = format!("gap-{}", runtime.name);
     let look = |words: &[&str]| match strace {
         true => called(site, runtime, words).map(Seen::Called),
-        false => took(site, runtime, words).map(Seen::Took),
+        false => took(words[0], runtime.command(site, &[], words)).map(Seen::Took),
     };
     let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
     let run = look(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
@@ -105,9 +115,24 @@ fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, Strin
     Ok(vec![run, exec, start, state])
 }
 
-fn took(site: &Site, runtime: &Runtime, words: &[&str]) -> Result<[f64; 3], String> {
-    let failed = |error: std::io::Error| format!("{} {}: {error}", runtime.name, words[0]);
-    let mut command = runtime.command(site, &[], words);
+/// Of a program that does nothing: its start and its end.
+fn starts(site: &Site, husk: &Runtime, rounds: usize) -> Result<Gap, String> {
+    let mut samples: [Vec<[f64; 3]>; 2] = Default::default();
+    for _ in 0..rounds {
+        samples[0].push(took("true", Command::new(site.rootfs.join("bin/true")))?);
+        let version = husk.command(site, &[], &["--version"]);
+        samples[1].push(took("--version", version)?);
+    }
+    let [floor, husk] = samples.map(|samples| Cost::of(&samples, &[]));
+    Ok(Gap {
+        command: "a program that does nothing, --version",
+        floor,
+        husk,
+    })
+}
+
+fn took(what: &str, mut command: Command) -> Result<[f64; 3], String> {
+    let failed = |error: std::io::Error| format!("{what}: {error}");
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let before = Instant::now();
     let child = command.spawn().map_err(failed)?;
@@ -118,19 +143,16 @@ fn took(site: &Site, runtime: &Runtime, words: &[&str]) -> Result<[f64; 3], Stri
     let ended = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
     let wall = before.elapsed().as_secs_f64() * 1000.0;
     if ended < 0 || status != 0 {
-        return Err(format!("{} {}: status {status}", runtime.name, words[0]));
+        return Err(format!("{what}: status {status}"));
     }
     let of = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
     let processor = of(usage.ru_utime) + of(usage.ru_stime);
     Ok([wall, processor, usage.ru_minflt as f64])
 }
 
-/// Each call as strace times it, less what strace itself takes: the shortest of all.
-fn called(
-    site: &Site,
-    runtime: &Runtime,
-    words: &[&str],
-) -> Result<BTreeMap<String, (u64, f64)>, String> {
+/// Each call as strace times it, less what strace itself takes: the median of all calls, as most do next to
+/// nothing.
+fn called(site: &Site, runtime: &Runtime, words: &[&str]) -> Result<Calls, String> {
     let strace = in_path("strace").ok_or("no strace here")?;
     let file = site.dir.join(format!("gap-{}", runtime.name));
     let (strace, path) = (strace.to_string_lossy(), file.to_string_lossy());
@@ -142,13 +164,12 @@ fn called(
     }
     let text = fs::read_to_string(&file).map_err(|error| format!("{path}: {error}"))?;
     let calls: Vec<(&str, f64)> = text.lines().filter_map(call).collect();
-    let least = calls.iter().map(|(_, time)| *time);
-    let least = least.fold(f64::INFINITY, f64::min);
-    let mut sums: BTreeMap<String, (u64, f64)> = BTreeMap::new();
+    let usual = median(calls.iter().map(|(_, time)| *time).collect());
+    let mut sums: Calls = BTreeMap::new();
     for (name, time) in calls {
         let sum = sums.entry(name.to_owned()).or_default();
         sum.0 += 1;
-        sum.1 += time - least;
+        sum.1 += (time - usual).max(0.0);
     }
     Ok(sums)
 }
@@ -175,7 +196,7 @@ fn call(line: &str) -> Option<(&str, f64)> {
     (!WAITING.contains(&name)).then_some((name, seconds * 1e6))
 }
 
-fn medians(traces: &[BTreeMap<String, (u64, f64)>]) -> BTreeMap<String, (u64, f64)> {
+fn medians(traces: &[Calls]) -> Calls {
     let names = traces.iter().flat_map(|trace| trace.keys().cloned());
     let of = |name: String| {
         let seen = || traces.iter().filter_map(|trace| trace.get(&name));

@@ -224,6 +224,11 @@ fn goals(page: &mut String, results: &Results) {
         );
     }
     page.push('\n');
+    if !results.gaps.is_empty() {
+        page.push_str(
+            "Where it goes that the floor doesn't take: [below](#what-husk-has-more-than-the-floor).\n\n",
+        );
+    }
 }
 
 /// Where the time goes that is not the floor's.
@@ -259,8 +264,8 @@ fn gaps(page: &mut String, results: &Results) {
     page.push_str(
         "## What husk has more than the floor\n\nMedians of one command: milliseconds until it ended, and of \
          processors; page faults; system calls. Below them the calls whose time in the kernel differs most, \
-         microseconds in all of so many: from `strace -f -T`, less the shortest call, which is strace's own \
-         time; waiting for another process isn't counted. What processor time is in no call is the start of \
+         microseconds in all of so many: from `strace -f -T`, what each takes above the median call, which does \
+         next to nothing but being traced; waiting for another process isn't counted. What processor time is in no call is the start of \
          programs, page faults, and husk's own code.\n\n",
     );
     for gap in &results.gaps {
@@ -278,6 +283,10 @@ fn gaps(page: &mut String, results: &Results) {
         row("until its end, ms", 2, &|cost| cost.wall);
         row("processors, ms", 2, &|cost| cost.processor);
         row("page faults", 0, &|cost| cost.faults);
+        if husk.calls.is_empty() {
+            page.push('\n');
+            continue;
+        }
         let counts = |cost: &Cost| cost.calls.values().map(|call| call.0 as f64).sum();
         row("system calls that don't wait", 0, &counts);
         let time = |cost: &Cost, name: &str| cost.calls.get(name).map_or(0.0, |call| call.1);

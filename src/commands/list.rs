@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, unshare};
 use nix::unistd::Pid;
 use serde::Serialize;
 
@@ -150,7 +150,11 @@ fn at_once<T: Send>(ids: &[String], look: impl Fn(&[String]) -> Vec<T> + Sync) -
     std::thread::scope(|scope| {
         let stretches = others.chunks(first.len().max(1)).map(|ids| {
             let look = &look;
-            let thread = std::thread::Builder::new().spawn_scoped(scope, move || look(ids));
+            let thread = std::thread::Builder::new().spawn_scoped(scope, move || {
+                // A table of descriptors that two threads share takes a lock for each.
+                let _ = unshare(CloneFlags::CLONE_FILES);
+                look(ids)
+            });
             (ids, thread.ok())
         });
         // All are begun before the first one is waited for.

@@ -20,6 +20,7 @@ tests! {
     root_is_made_for_its_owner_only,
     a_relative_root_is_absolute_from_then_on,
     list_of_a_missing_root_is_an_error,
+    list_of_many_is_in_order_and_whole.needs(HUSK),
     a_half_made_record_is_removed_by_force,
     runc_a_created_container_has_no_file_open.needs(HUSK),
     a_created_container_ends_when_its_record_is_removed.needs(HUSK),
@@ -241,6 +242,37 @@ fn a_preserved_descriptor_that_is_not_open_is_refused(lab: &Lab) {
         .run()
         .refused()
         .says("preserved-fd 0");
+}
+
+/// As many as are looked at by several threads: copies of one record, a broken one and a half-made one.
+fn list_of_many_is_in_order_and_whole(lab: &Lab) {
+    let container = lab.start(&lab.bundle().payload("pause"));
+    let record = fs::read_to_string(lab.root.join(&container.id).join("record.json")).unwrap();
+    let copies: Vec<String> = (0..300).map(|index| format!("copy-{index:03}")).collect();
+    for id in &copies {
+        fs::create_dir(lab.root.join(id)).unwrap();
+        let text = record.replace(&container.id, id);
+        fs::write(lab.root.join(id).join("record.json"), text).unwrap();
+    }
+    fs::write(lab.root.join("copy-150/record.json"), "{").unwrap();
+    fs::remove_file(lab.root.join("copy-250/record.json")).unwrap();
+    let output = lab.runtime(["list", "-f", "json"]).run().ok();
+    for said in ["copy-150", "container copy-250: never finished"] {
+        assert!(output.stderr.contains(said), "{said}: {}", output.stderr);
+    }
+    let list = output.json();
+    let list = list.as_array().unwrap().iter();
+    assert!(list.clone().all(|shown| shown["status"] == "running"));
+    let shown: Vec<&str> = list.map(|shown| shown["id"].as_str().unwrap()).collect();
+    let mut ids: Vec<&str> = copies.iter().map(String::as_str).collect();
+    ids.retain(|id| !["copy-150", "copy-250"].contains(id));
+    ids.push(&container.id);
+    ids.sort_unstable();
+    assert_eq!(shown, ids);
+    for id in &copies {
+        fs::remove_dir_all(lab.root.join(id)).unwrap();
+    }
+    container.end();
 }
 
 /// husk takes its own through an execution by that number.
