@@ -8,11 +8,11 @@ import sys
 import time
 import urllib.request
 
-handler, socket, directory, patience = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 import api_pb2 as cri
 import api_pb2_grpc
 import grpc
 
+handler, socket, directory, patience = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 runtime = api_pb2_grpc.RuntimeServiceStub(grpc.insecure_channel("unix://" + socket))
 logs = directory + "/logs"
 NODE, POD, OWN, TARGET = cri.NODE, cri.POD, cri.CONTAINER, cri.TARGET
