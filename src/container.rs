@@ -130,28 +130,21 @@ pub fn look_up(root: &Path, id: &str) -> Result<Found> {
 pub fn find(root: &Path, id: &str) -> Result<Container> {
     match look_up(root, id)? {
         Found::Container(container) => Ok(*container),
-        Found::Remains(_) | Found::Nothing => Err(missing(root, id)),
+        Found::Remains(_) | Found::Nothing => Err(record::missing(root, id)),
     }
-}
-
-fn missing(root: &Path, id: &str) -> Error {
-    Error::new("container")
-        .on(id)
-        .because("container does not exist")
-        .maybe_hint(record::other(root, id))
 }
 
 /// Finds and locks: what the record says stays true until the container is dropped.
 fn find_locked(root: &Path, id: &str) -> Result<Container> {
     check_id(id)?;
-    let home = Home::open(root, id)?.ok_or_else(|| missing(root, id))?;
+    let home = Home::open(root, id)?.ok_or_else(|| record::missing(root, id))?;
     lock(root, home, id)
 }
 
 /// It may have been deleted, or finished, while this command waited.
 fn lock(root: &Path, home: Home, id: &str) -> Result<Container> {
     home.lock()?;
-    let record = home.read()?.ok_or_else(|| missing(root, id))?;
+    let record = home.read()?.ok_or_else(|| record::missing(root, id))?;
     Ok(Container {
         home,
         record,
@@ -337,7 +330,7 @@ impl Container {
             Ok(Status::Stopped) => self.stillbirth(),
             _ => error,
         })?;
-        trace::step("wait for execve", || {
+        let outcome = trace::step("wait for execve", || {
             channel::read_outcome(connection.as_fd(), |listener| {
                 if let Some(observer) = &mut observer {
                     return observer.watch(listener);
@@ -345,7 +338,14 @@ impl Container {
                 let state = self.subject().state("created", self.pid());
                 self.deliver(&listener, self.pid(), state)
             })
-        })?;
+        });
+        if outcome.is_err() {
+            // It has said why it ends: who asks for its state now is to be told that it has.
+            if let Some(init) = self.init()? {
+                wait_for_end(&init, Duration::from_secs(1));
+            }
+            return outcome;
+        }
         // The end of the connection is execution or death; of a process that is there the kernel knows
         // which.
         let stillborn = match self.record.init {
@@ -422,7 +422,7 @@ impl Container {
         let home = match Home::open(root, id)? {
             Some(home) => home,
             None if force => return Ok(()),
-            None => return Err(missing(root, id)),
+            None => return Err(record::missing(root, id)),
         };
         home.lock_while(|turn| {
             if force {
@@ -436,7 +436,7 @@ impl Container {
                 locked: true,
             }
             .delete_locked(force),
-            Ok(None) if !force => Err(missing(root, id)),
+            Ok(None) if !force => Err(record::missing(root, id)),
             // Another delete was faster, and the name may be another container's by now.
             Ok(None) if home.is_gone() => Ok(()),
             // Its creator was killed before it made anything.

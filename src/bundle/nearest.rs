@@ -96,6 +96,8 @@ pub fn also_called(name: &str) -> Option<&'static str> {
         "PPC64EL" => "SCMP_ARCH_PPC64LE",
         "RT" | "REALTIME" | "REAL-TIME" | "IOPRIO_CLASS_REALTIME" => "IOPRIO_CLASS_RT",
         "BE" | "BEST-EFFORT" | "BEST_EFFORT" => "IOPRIO_CLASS_BE",
+        "SCMP_ACT_DENY" | "SCMP_ACT_BLOCK" | "SCMP_ACT_REJECT" | "DENY" => "SCMP_ACT_ERRNO",
+        "SCMP_ACT_PERMIT" | "SCMP_ACT_ACCEPT" | "PERMIT" => "SCMP_ACT_ALLOW",
         "CHAR" | "CHARACTER" => "c",
         "BLOCK" => "b",
         "FIFO" | "PIPE" => "p",

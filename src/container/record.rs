@@ -511,8 +511,16 @@ fn new_socket() -> Result<OwnedFd> {
     .step("make", "socket")
 }
 
+/// No container has this id.
+pub fn missing(root: &Path, id: &str) -> Error {
+    Error::new("container")
+        .on(id)
+        .because("container does not exist")
+        .maybe_hint(other(root, id))
+}
+
 /// The container that may be meant. Not of an engine's ids, which nobody types.
-pub fn other(root: &Path, id: &str) -> Option<String> {
+fn other(root: &Path, id: &str) -> Option<String> {
     const TYPED: usize = 32;
     let entries = (id.len() <= TYPED)
         .then(|| std::fs::read_dir(root).ok())

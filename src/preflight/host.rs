@@ -5,12 +5,12 @@ use std::path::Path;
 use caps::Capability;
 use nix::errno::Errno;
 use oci_spec::runtime::{
-    LinuxNamespaceType as Type, LinuxSchedulerPolicy, LinuxSeccomp, LinuxSeccompAction,
+    Linux, LinuxNamespaceType as Type, LinuxSchedulerPolicy, LinuxSeccomp, LinuxSeccompAction,
 };
 
 use super::mounts::has_namespace;
 use super::{may, read, with_phrase};
-use crate::bundle::{Bundle, Finding, did_you_mean, number, number_list, sysctl_path};
+use crate::bundle::{Bundle, Finding, beside, did_you_mean, number, number_list, sysctl_path};
 use crate::error::pointer_key;
 use crate::namespaces;
 use crate::seccomp;
@@ -245,17 +245,35 @@ fn namespaces(bundle: &Bundle, findings: &mut Vec<Finding>) {
     }
     // What create says of those to be joined.
     if let Err(error) = namespaces::Plan::open(linux) {
-        let hint = match error.code() {
-            Some(Errno::ENOENT) if error.remedy().is_none() => {
-                Some("the process or bind mount that held it is gone")
-            }
-            _ => None,
-        };
+        let lost = error.code() == Some(Errno::ENOENT) && error.remedy().is_none();
         let finding = Finding::from(error);
-        findings.push(match hint {
-            Some(hint) => finding.hint(hint),
-            None => finding,
+        findings.push(match lost {
+            true => {
+                let hint = lost_namespace(linux, &finding.pointer);
+                finding.hint(hint)
+            }
+            false => finding,
         });
+    }
+}
+
+/// What may have become of a namespace that isn't where it should be.
+fn lost_namespace(linux: Option<&Linux>, pointer: &str) -> String {
+    let index = pointer
+        .split('/')
+        .nth(3)
+        .and_then(|index| index.parse::<usize>().ok());
+    let listed = linux.and_then(|linux| linux.namespaces().as_deref());
+    let listed = listed.unwrap_or_default();
+    let path = index.and_then(|index| listed.get(index)?.path().as_deref());
+    let near = path
+        .map(beside)
+        .filter(|hint| hint.starts_with("did you mean"));
+    let named = path.and_then(|path| path.strip_prefix("/run/netns").ok());
+    match (near, named) {
+        (Some(near), _) => near,
+        (None, Some(name)) => format!("make it: ip netns add {}", name.display()),
+        (None, None) => "the process or bind mount that held it is gone".into(),
     }
 }
 

@@ -66,7 +66,23 @@ fn unusable(what: &str, path: &Path) -> Option<String> {
                 "{what} is missing in the working directory, below which it is looked for: write {}",
                 whole.display()
             ),
-            Err(_) => format!("{what} is missing in the container"),
+            Err(_) => {
+                let usual = path.file_name().and_then(|name| {
+                    let mut usual = super::DEFAULT_PATH
+                        .split(':')
+                        .map(|at| Path::new(at).join(name));
+                    usual.find(|path| access(path, AccessFlags::F_OK).is_ok())
+                });
+                match usual {
+                    Some(there) => {
+                        format!(
+                            "{what} is missing in the container, which has {}",
+                            there.display()
+                        )
+                    }
+                    None => format!("{what} is missing in the container"),
+                }
+            }
         });
     }
     // What isn't one is not opened, either.

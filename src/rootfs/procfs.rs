@@ -68,6 +68,17 @@ impl Procfs {
         openat2(&self.root, place.as_os_str(), how).or_fail(fail)
     }
 
+    /// What it is now, if that is short.
+    fn read_sysctl(&self, key: &str) -> Option<String> {
+        const LONGEST: usize = 64;
+        let file = openat2(&self.root, &path(key), beneath(OFlag::O_RDONLY)).ok()?;
+        let mut text = [0; LONGEST];
+        let length = nix::unistd::read(&file, &mut text).ok()?;
+        let now = std::str::from_utf8(&text[..length]).ok()?;
+        let words: Vec<&str> = now.split_whitespace().collect();
+        (length < LONGEST).then(|| words.join(" "))
+    }
+
     /// Sets `key`, in dotted or slashed form, to `value`.
     pub fn write_sysctl(&self, key: &str, value: &str) -> Result<()> {
         let fail = |errno| {
@@ -79,10 +90,16 @@ impl Procfs {
                 Errno::ENOENT => {
                     error.because("this kernel has no such sysctl in the container's namespaces")
                 }
-                Errno::EINVAL => error.hint(
-                    number(value)
-                        .unwrap_or_else(|| "the kernel doesn't take that value for it".into()),
-                ),
+                Errno::EINVAL => {
+                    error.hint(
+                        number(value).unwrap_or_else(|| match self.read_sysctl(key) {
+                            Some(now) => {
+                                format!("the kernel doesn't take that value; it is {now:?} now")
+                            }
+                            None => "the kernel doesn't take that value for it".into(),
+                        }),
+                    )
+                }
                 _ => error,
             }
         };

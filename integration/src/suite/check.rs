@@ -272,10 +272,17 @@ fn the_kernel_is_asked(lab: &Lab) {
     let mut cases = vec![
         Case {
             name: "a namespace that is gone",
-            breakage: &|b| b.join("network", "/run/netns/gone"),
+            breakage: &|b| b.join("network", "/proc/4194303/ns/net"),
             pointer: "/linux/namespaces/5/path",
-            words: &["/run/netns/gone", "no such file or directory"],
+            words: &["/proc/4194303/ns/net", "no such file or directory"],
             hint: &["is gone"],
+        },
+        Case {
+            name: "a named namespace that was never made",
+            breakage: &|b| b.join("network", "/run/netns/never"),
+            pointer: "/linux/namespaces/5/path",
+            words: &["/run/netns/never", "no such file or directory"],
+            hint: &["ip netns add never"],
         },
         Case {
             name: "a namespace of another type",

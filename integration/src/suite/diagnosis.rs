@@ -82,5 +82,8 @@ fn broken_command_lines(lab: &Lab) {
 }
 
 fn broken_in_a_second_set(lab: &Lab) {
-    explained(lab, &["second", "third", "fourth", "fifth", "sixth"]);
+    explained(
+        lab,
+        &["second", "third", "fourth", "fifth", "sixth", "seventh"],
+    );
 }
