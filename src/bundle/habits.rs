@@ -324,10 +324,14 @@ pub fn arguments(line: &str) -> Option<String> {
 pub fn number(text: &str) -> Option<String> {
     let text = text.trim();
     match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "enabled" | "enable" => return Some("write 1".into()),
-        "false" | "no" | "off" | "disabled" | "disable" => return Some("write 0".into()),
-        _ => {}
+        "true" | "yes" | "on" | "enabled" | "enable" => Some("write 1".into()),
+        "false" | "no" | "off" | "disabled" | "disable" => Some("write 0".into()),
+        _ => bytes(text),
     }
+}
+
+/// `64M` in bytes, to be written instead.
+pub fn bytes(text: &str) -> Option<String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "k" | "kb" | "kib" => 10,

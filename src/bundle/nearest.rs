@@ -52,14 +52,30 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
 
 /// What else could have been meant by a path of this machine that isn't there.
 pub fn beside(path: &Path) -> String {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("");
-    let mut parts = path.iter().filter_map(|part| part.to_str());
-    if let Some(part) = parts.find(|part| *part == "~" || part.starts_with('$')) {
+    if let Some(part) = part_for_a_shell(path) {
         return format!("{part} means something to a shell only: write the whole path");
     }
+    if let Some(hint) = neighbour(path) {
+        return hint;
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match std::fs::symlink_metadata(parent) {
+        Ok(_) => format!("create {}, or correct the path", path.display()),
+        Err(_) => format!("{} isn't there either", parent.display()),
+    }
+}
+
+fn part_for_a_shell(path: &Path) -> Option<&str> {
+    let mut parts = path.iter().filter_map(|part| part.to_str());
+    parts.find(|part| *part == "~" || part.starts_with('$'))
+}
+
+/// The hint made of what lies beside a path that isn't there and is nearly called so.
+pub fn neighbour(path: &Path) -> Option<String> {
+    if part_for_a_shell(path).is_some() {
+        return None;
+    }
+    let name = path.file_name().and_then(|name| name.to_str())?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     let names: Vec<String> = std::fs::read_dir(parent)
         .into_iter()
@@ -67,13 +83,8 @@ pub fn beside(path: &Path) -> String {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .take(4096)
         .collect();
-    match nearest(name, names.iter().map(String::as_str)) {
-        Some(other) => format!("did you mean {}?", parent.join(other).display()),
-        None => match std::fs::symlink_metadata(parent) {
-            Ok(_) => format!("create {}, or correct the path", path.display()),
-            Err(_) => format!("{} isn't there either", parent.display()),
-        },
-    }
+    let other = nearest(name, names.iter().map(String::as_str))?;
+    Some(format!("did you mean {}?", parent.join(other).display()))
 }
 
 /// With what may have been meant by a path that isn't there.

@@ -372,7 +372,7 @@ impl Range {
         if text.parse::<i128>().is_ok() {
             return Some(format!("write {text} without quotes"));
         }
-        habits::number(text).filter(|hint| hint.contains("bytes"))
+        habits::bytes(text)
     }
 }
 

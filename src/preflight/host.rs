@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 
 use super::mounts::has_namespace;
 use super::{may, read, with_phrase};
-use crate::bundle::{Bundle, Finding, beside, did_you_mean, number, number_list, sysctl_path};
+use crate::bundle::{Bundle, Finding, did_you_mean, neighbour, number, number_list, sysctl_path};
 use crate::error::pointer_key;
 use crate::namespaces;
 use crate::seccomp;
@@ -266,9 +266,7 @@ fn lost_namespace(linux: Option<&Linux>, pointer: &str) -> String {
     let listed = linux.and_then(|linux| linux.namespaces().as_deref());
     let listed = listed.unwrap_or_default();
     let path = index.and_then(|index| listed.get(index)?.path().as_deref());
-    let near = path
-        .map(beside)
-        .filter(|hint| hint.starts_with("did you mean"));
+    let near = path.and_then(neighbour);
     let named = path.and_then(|path| path.strip_prefix("/run/netns").ok());
     match (near, named) {
         (Some(near), _) => near,

@@ -12,7 +12,7 @@ use oci_spec::runtime::{Hook, LinuxNamespaceType, Process};
 use super::mounts::{has_namespace, host_forbids};
 use super::view::{Found, Lost, View};
 use super::with_phrase;
-use crate::bundle::{Bundle, Finding, arguments, beside, nearest, shell};
+use crate::bundle::{Bundle, Finding, arguments, nearest, neighbour, shell};
 use crate::executable::{Elf, Format, Script, inspect};
 use crate::process::DEFAULT_PATH;
 
@@ -151,9 +151,10 @@ impl Search<'_> {
             .or_else(|| self.odd_path());
         let hint = meant.unwrap_or_else(|| {
             let others = names.iter().map(String::as_str);
-            match nearest(name, others.filter(|other| *other != name)) {
-                Some(other) => format!("did you mean {other}?"),
-                None if self.usual(name).is_some() => self.usual(name).unwrap_or_default(),
+            let near = nearest(name, others.filter(|other| *other != name));
+            let near = near.map(|other| format!("did you mean {other}?"));
+            match near.or_else(|| self.usual(name)) {
+                Some(hint) => hint,
                 None if names.is_empty() => format!(
                     "none of the directories of $PATH has a file: is the image in {}?",
                     self.bundle.dir.join(self.root()).display()
@@ -500,12 +501,10 @@ fn hook_trouble(hook: &Hook) -> Option<(Errno, Option<String>)> {
         Err(error) => {
             let errno = Errno::from_raw(error.raw_os_error()?);
             let hint = (errno == Errno::ENOENT).then(|| {
-                Some(beside(path))
-                    .filter(|hint| hint.starts_with("did you mean"))
-                    .unwrap_or_else(|| {
-                        "hooks of this kind are looked for on the host, not in the root filesystem"
-                            .to_owned()
-                    })
+                neighbour(path).unwrap_or_else(|| {
+                    "hooks of this kind are looked for on the host, not in the root filesystem"
+                        .into()
+                })
             });
             return Some((errno, hint));
         }
