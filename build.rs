@@ -1,5 +1,8 @@
 //! Has the linker lay the functions that a container's life takes side by side, as `life.ld` lists them: the
-//! kernel maps sixteen pages of a file at each page fault, and keeps them as the process's memory.
+//! kernel maps sixteen pages of a file at each page fault, and keeps them as the process's memory. And has it
+//! pack the addresses that a program corrects when it starts into a hundredth, where the C library reads that.
+
+use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -8,5 +11,20 @@ fn main() {
     if of("PROFILE") == "release" && of("CARGO_CFG_TARGET_OS") == "linux" {
         let root = of("CARGO_MANIFEST_DIR");
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{root}/life.ld");
+        if of("CARGO_CFG_TARGET_ENV") == "musl" && has_musl_1_2_5() {
+            println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        }
     }
+}
+
+/// Rust has brought it along since 1.93; the one before knows nothing of DT_RELR. A linker without the option
+/// says so and goes on.
+fn has_musl_1_2_5() -> bool {
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(compiler).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let version = text.unwrap_or_default();
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.find(|word| !word.is_empty())?.parse::<u32>().ok();
+    number() == Some(1) && number() >= Some(93)
 }

@@ -11,7 +11,7 @@ use husk::sys::arena::Arena;
 use husk::trace;
 
 #[global_allocator]
-static MEMORY: Arena<{ 1 << 20 }> = Arena::new();
+static MEMORY: Arena<{ 4 << 20 }> = Arena::new();
 
 #[cfg(not(test))]
 husk::start_with!(run);

@@ -248,7 +248,8 @@ fn script(functions: &Functions, met: &[u64]) -> String {
             let _ = writeln!(text, "    *(.text.{name})");
         }
     }
-    text + "  }\n}\nINSERT BEFORE .text;\n"
+    // What is there for exceptions is a tenth of the file, and a program that aborts unwinds nothing.
+    text + "  }\n  /DISCARD/ : { *(EXCLUDE_FILE(*crt*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }\n}\nINSERT BEFORE .text;\n"
 }
 
 /// The name without what differs from compiler to compiler: the hash, a crate's number, the number of a copy.

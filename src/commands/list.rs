@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -191,29 +192,44 @@ impl Args {
 
 /// Columns at least 12 wide and 3 apart, as runc's.
 fn table(containers: &[Shown]) -> String {
-    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
-    rows.extend(containers.iter().map(|shown| {
-        [
-            shown.id.clone(),
-            shown.pid.to_string(),
-            shown.status.into(),
-            // A row is one line.
-            shown.bundle.display().to_string().replace('\n', "\\n"),
-            shown.created.clone(),
-            shown.owner.clone(),
-        ]
-    }));
-    let width = |column: usize| {
-        let longest = rows.iter().map(|row| row[column].chars().count()).max();
+    const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
+    let rows: Vec<Row> = containers.iter().map(Row::of).collect();
+    let header = Row(HEADER.map(Cow::Borrowed));
+    let all = || std::iter::once(&header).chain(&rows);
+    let widths: [usize; 5] = std::array::from_fn(|column| {
+        let longest = all().map(|row| row.0[column].chars().count()).max();
         longest.unwrap_or(0).max(9) + 3
-    };
-    let widths: Vec<usize> = (0..5).map(width).collect();
-    let line = |row: &[String; 6]| {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:<width$}");
+    });
+    let mut text = String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 12));
+    for Row(cells) in all() {
+        for (cell, width) in cells.iter().zip(&widths) {
+            text += cell;
+            let wanting = width - cell.chars().count();
+            text.extend(std::iter::repeat_n(' ', wanting));
         }
-        line + &row[5] + "\n"
-    };
-    rows.iter().map(line).collect()
+        text += &cells[5];
+        text.push('\n');
+    }
+    text
+}
+
+/// Borrowed, but for what is written otherwise than it is kept: of a thousand each takes its time.
+struct Row<'a>([Cow<'a, str>; 6]);
+
+impl Row<'_> {
+    fn of(shown: &Shown) -> Row<'_> {
+        let bundle = shown.bundle.to_string_lossy();
+        Row([
+            Cow::Borrowed(&shown.id),
+            Cow::Owned(shown.pid.to_string()),
+            Cow::Borrowed(shown.status),
+            // A row is one line.
+            match bundle.contains('\n') {
+                true => Cow::Owned(bundle.replace('\n', "\\n")),
+                false => bundle,
+            },
+            Cow::Borrowed(&shown.created),
+            Cow::Borrowed(&shown.owner),
+        ])
+    }
 }
