@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::Wish;
 use crate::bundle::{self, Filter};
 use crate::results::Results;
-use crate::runtime::{Runtime, in_path, wait_for};
+use crate::runtime::{self, Runtime, in_path, wait_for};
 use crate::site::Site;
 
 /// By the call's name: how many, and microseconds in the kernel.
@@ -58,7 +58,7 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
 }
 
 fn costs(site: &Site, floor: &Runtime, husk: &Runtime, rounds: usize) -> Result<Vec<Gap>, String> {
-    const COMMANDS: [&str; 4] = ["run", "exec", "start", "state"];
+    const COMMANDS: [&str; 6] = ["run", "create", "start", "delete", "exec", "state"];
     let mut samples: BTreeMap<(usize, bool), Vec<[f64; 3]>> = BTreeMap::new();
     let mut traced: BTreeMap<(usize, bool), Vec<Calls>> = BTreeMap::new();
     for round in 0..rounds {
@@ -95,7 +95,8 @@ enum Seen {
     Called(Calls),
 }
 
-/// `run`, `exec`, `start` and `state`, in this order.
+/// `run`, `create`, `start`, `delete`, `exec` and `state`, in this order. Of `create` no calls: to follow them is
+/// to wait for the container's end, and they are those of `run`.
 fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, String> {
     let id = format!("gap-{}", runtime.name);
     let look = |words: &[&str]| match strace {
@@ -105,14 +106,24 @@ fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, Strin
     let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
     let run = look(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
     let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
-    let (_, pid) = runtime.create(site, &bundle, &id)?;
+    let path = bundle.to_string_lossy();
+    let words = [
+        "create",
+        "--bundle",
+        &path,
+        "--pid-file",
+        &format!("{path}/pid"),
+        &id,
+    ];
+    let create = Seen::Took(took("create", runtime.command(site, &[], &words))?);
+    let pid = runtime::pid_of(&bundle.join("pid"))?;
     let start = look(&["start", &id])?;
     let exec = look(&["exec", &id, "/bin/true"])?;
     let state = look(&["state", &id])?;
     runtime.time(site, &["kill", &id, "KILL"])?;
     wait_for(pid);
-    runtime.time(site, &["delete", &id])?;
-    Ok(vec![run, exec, start, state])
+    let delete = look(&["delete", &id])?;
+    Ok(vec![run, create, start, delete, exec, state])
 }
 
 /// Of a program that does nothing: its start and its end.

@@ -27,13 +27,28 @@ pub fn throughput(wish: &Wish, site: &Site, results: &mut Results) {
         for round in 0..rounds {
             for turn in 0..runtimes.len() {
                 let runtime = &runtimes[(turn + round) % runtimes.len()];
+                let before = processors();
                 match lives(site, runtime, filter, count, at_once) {
-                    Ok(rate) => results.add(measure, runtime, rate),
+                    Ok(rate) => {
+                        results.add(measure, runtime, rate);
+                        let each = (processors() - before) / count as f64;
+                        results.add(&format!("{measure} processors"), runtime, each);
+                    }
                     Err(error) => results.fail(measure, runtime, &error),
                 }
             }
         }
     }
+}
+
+/// Milliseconds of processors that all have taken whose end was waited for.
+fn processors() -> f64 {
+    // SAFETY: all zeroes is a valid structure.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: it is valid to write.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
+    let of = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
+    of(usage.ru_utime) + of(usage.ru_stime)
 }
 
 fn lives(

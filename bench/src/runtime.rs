@@ -21,6 +21,13 @@ pub struct Runtime {
     pub appeased: bool,
 }
 
+/// What stands in a pid file.
+pub fn pid_of(file: &Path) -> Result<i32, String> {
+    let failed = |why: String| format!("{}: {why}", file.display());
+    let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    text.trim().parse().map_err(|_| failed(format!("{text:?}")))
+}
+
 /// The first of that name in `PATH`, or where Debian has those that are root's.
 pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
@@ -126,9 +133,7 @@ impl Runtime {
         let (bundle, pid_file) = (bundle.to_string_lossy(), file.to_string_lossy());
         let words = ["create", "--bundle", &bundle, "--pid-file", &pid_file, id];
         let took = self.time(site, &words)?;
-        let text = fs::read_to_string(&file).map_err(|error| format!("{pid_file}: {error}"))?;
-        let pid = text.trim().parse();
-        Ok((took, pid.map_err(|_| format!("{pid_file}: {text:?}"))?))
+        Ok((took, pid_of(&file)?))
     }
 
     /// As far as it goes: what an error has left must not stand in the next round's way.
