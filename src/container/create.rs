@@ -318,6 +318,17 @@ impl Work {
         self.note(&plan.bundle)?;
         // Of a process that nobody has waited for it stays true; what is wrong with it is said by itself first.
         let seen = InitRecord::of(process.pid);
+        let created = |init| Record {
+            init: Some(init),
+            phase: Phase::Created,
+            journey: None,
+            ..self.container.record.clone()
+        };
+        let created = seen.map(created);
+        // While the process is at work, so that nothing is left to be done when it is ready but to publish it.
+        let draft = created
+            .as_ref()
+            .map(|created| self.container.home.draft(created));
         process::protect::let_go();
         let mut network = plan.network;
         let mut holds = false;
@@ -378,14 +389,11 @@ impl Work {
         if let Some(path) = request.pid_file {
             write_pid_file(path, process.pid)?;
         }
-        // Only what is written is so: until then all that was made is undone.
-        let created = Record {
-            init: Some(seen?),
-            phase: Phase::Created,
-            journey: None,
-            ..self.container.record.clone()
-        };
-        self.container.home.write(&created)?;
+        // Only what is published is so: until then all that was made is undone.
+        if let Ok(draft) = draft {
+            draft?.publish()?;
+        }
+        let created = created?;
         process.channel.go()?;
         self.container.record = created;
         if holds && let Err(error) = self.container.home.release_network() {

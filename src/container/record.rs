@@ -259,11 +259,15 @@ impl Home {
 
     /// Replaces the record at once.
     pub fn write(&self, record: &Record) -> Result<()> {
+        self.draft(record)?.publish()
+    }
+
+    /// What the record is to be, written beside it. No other is written in the meantime.
+    pub fn draft(&self, record: &Record) -> Result<Draft<'_>> {
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::new("write record").because(error.to_string()))?;
         self.write_file(NEW_RECORD, &text)?;
-        renameat(&self.fd, NEW_RECORD, &self.fd, RECORD)
-            .step("write", self.path.join(RECORD).display())
+        Ok(Draft(self))
     }
 
     /// `None` when `create` was ended before it wrote one.
@@ -462,6 +466,19 @@ impl Home {
             }
         }
         Ok(())
+    }
+}
+
+/// A record that lies beside the one that holds.
+#[must_use]
+pub struct Draft<'a>(&'a Home);
+
+impl Draft<'_> {
+    /// From now on it is the record.
+    pub fn publish(self) -> Result<()> {
+        let Draft(home) = self;
+        renameat(&home.fd, NEW_RECORD, &home.fd, RECORD)
+            .step("write", home.path.join(RECORD).display())
     }
 }
 

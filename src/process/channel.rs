@@ -113,13 +113,19 @@ impl Channel {
 
     /// The same, and `None` when the process of that pidfd is gone, though others have the channel.
     pub fn next_report_of(&self, sender: Option<BorrowedFd>) -> Result<Option<Report>> {
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = Vec::new();
         let (tag, rest, fd) = loop {
             if let Some(sender) = sender
                 && !self.has_word_of(sender)?
             {
                 return Ok(None);
             }
+            // Most are a letter, and to clear what the longest takes costs more than to ask.
+            let length = match socket::next_length(self.socket.as_fd()) {
+                Err(Errno::ECONNRESET) => return Ok(None),
+                length => length.or_fail(lost)?,
+            };
+            buffer.resize(length.min(LONGEST), 0);
             let (length, fd) = match socket::receive(self.socket.as_fd(), &mut buffer) {
                 Err(Errno::ECONNRESET) => return Ok(None),
                 done => done.or_fail(lost)?,

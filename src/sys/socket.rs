@@ -9,9 +9,11 @@ use nix::Result;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect, recvmsg, sendmsg, setsockopt, socket, sockopt,
+    connect, recv, recvmsg, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+
+use super::file::through_signals;
 
 /// A stream to who listens at `path`. How long he may take to accept, and to read what is sent later, is
 /// limited.
@@ -51,6 +53,12 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<
             done => return done,
         }
     }
+}
+
+/// Waits for the next message: how long it is, 0 when the other side is gone.
+pub fn next_length(socket: BorrowedFd) -> Result<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    through_signals(|| recv(socket.as_raw_fd(), &mut [], flags))
 }
 
 /// Receives one message into `buffer`: its length, 0 when the other side is gone, and the descriptor
