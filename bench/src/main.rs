@@ -8,6 +8,7 @@
 mod bundle;
 mod check;
 mod counts;
+mod debugger;
 mod engines;
 mod gap;
 mod goals;

@@ -8,11 +8,11 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::bundle::{self, Filter};
+use crate::debugger::{Debugger, follow, ptrace};
 use crate::runtime::{Runtime, wait_for};
 use crate::site::Site;
 
@@ -27,8 +27,14 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
     }
     let functions = Functions::of(&husk.path)?;
     let id = format!("order-{}", husk.name);
-    let mut met = Vec::new();
-    let mut follow = |words: &[&str]| follow(site, husk, &functions, words, &mut met);
+    let mut breakpoints = Breakpoints {
+        functions: &functions,
+        met: Vec::new(),
+        known: BTreeSet::new(),
+        code: (0, Vec::new()),
+        processes: HashMap::new(),
+    };
+    let mut follow = |words: &[&str]| follow(site, husk, words, &mut breakpoints);
     let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
     let (_, pid) = husk.create(site, &bundle, &id)?;
     follow(&["state", &id])?;
@@ -43,7 +49,7 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
         let bundle = bundle::make(site, &id, "/bin/true", filter);
         follow(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
     }
-    let text = script(&functions, &met);
+    let text = script(&functions, &breakpoints.met);
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -112,98 +118,47 @@ impl Functions {
     }
 }
 
-/// A process that is followed.
-struct Followed {
+/// A process with breakpoints.
+struct Planted {
     memory: File,
     base: u64,
 }
 
-fn follow(
-    site: &Site,
-    husk: &Runtime,
-    functions: &Functions,
-    words: &[&str],
-    met: &mut Vec<u64>,
-) -> Result<(), String> {
-    let failed = |error: io::Error| format!("{} {}: {error}", husk.name, words[0]);
-    let length = fs::metadata(&husk.path).map_err(failed)?.len();
-    let mut command = husk.command(site, &[], words);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: one system call that touches no memory.
-    unsafe {
-        command.pre_exec(|| match trace(libc::PTRACE_TRACEME.into(), 0, 0) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
+/// Where each of husk's functions begins, in the order in which they are met.
+struct Breakpoints<'a> {
+    functions: &'a Functions,
+    met: Vec<u64>,
+    known: BTreeSet<u64>,
+    /// What stands in the file where breakpoints are planted, and from where on.
+    code: (u64, Vec<u8>),
+    processes: HashMap<i32, Planted>,
+}
+
+impl Debugger for Breakpoints<'_> {
+    const RESUME: i64 = libc::PTRACE_CONT as i64;
+
+    fn begun(&mut self, pid: i32, executed: bool) -> io::Result<()> {
+        let memory = format!("/proc/{pid}/mem");
+        let memory = File::options().read(true).write(true).open(memory)?;
+        let base = self.functions.base(pid);
+        // A child has its parent's.
+        if executed {
+            self.code = self.functions.plant(&memory, base)?;
+        }
+        self.processes.insert(pid, Planted { memory, base });
+        Ok(())
     }
-    let first = command.spawn().map_err(failed)?.id() as i32;
-    let mut known: BTreeSet<u64> = met.iter().copied().collect();
-    let mut code = (0, Vec::new());
-    let mut followed: HashMap<i32, Followed> = HashMap::new();
-    let mut ended = None;
-    while ended.is_none() || !followed.is_empty() {
-        let mut status = 0;
-        // SAFETY: `status` is valid to write.
-        let pid = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
-        if pid < 0 {
-            break;
+
+    fn trapped(&mut self, pid: i32) -> io::Result<()> {
+        let process = &self.processes[&pid];
+        let at = step_back(pid);
+        let begin = at - process.base;
+        let byte = [self.code.1[(begin - self.code.0) as usize]];
+        process.memory.write_all_at(&byte, at)?;
+        if self.known.insert(begin) {
+            self.met.push(begin);
         }
-        if !libc::WIFSTOPPED(status) {
-            followed.remove(&pid);
-            if pid == first {
-                ended = Some(status);
-            }
-            continue;
-        }
-        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-        let begun = !followed.contains_key(&pid);
-        let executed = event == libc::PTRACE_EVENT_EXEC || (begun && pid == first);
-        let now = fs::metadata(format!("/proc/{pid}/exe"));
-        if executed && !now.is_ok_and(|now| now.len() == length) {
-            trace(libc::PTRACE_DETACH.into(), pid, 0);
-            followed.remove(&pid);
-            continue;
-        }
-        if begun || executed {
-            let options = libc::PTRACE_O_TRACECLONE
-                | libc::PTRACE_O_TRACEFORK
-                | libc::PTRACE_O_TRACEVFORK
-                | libc::PTRACE_O_TRACEEXEC
-                | libc::PTRACE_O_EXITKILL;
-            trace(libc::PTRACE_SETOPTIONS.into(), pid, options.into());
-            let memory = format!("/proc/{pid}/mem");
-            let memory = File::options().read(true).write(true).open(memory);
-            let memory = memory.map_err(failed)?;
-            let base = functions.base(pid);
-            // A child has its parent's.
-            if executed {
-                code = functions.plant(&memory, base).map_err(failed)?;
-            }
-            followed.insert(pid, Followed { memory, base });
-            trace(libc::PTRACE_CONT.into(), pid, 0);
-            continue;
-        }
-        let mut pass = 0;
-        if signal == libc::SIGTRAP && event == 0 {
-            let process = &followed[&pid];
-            let at = step_back(pid);
-            let begin = at - process.base;
-            let byte = [code.1[(begin - code.0) as usize]];
-            process.memory.write_all_at(&byte, at).map_err(failed)?;
-            if known.insert(begin) {
-                met.push(begin);
-            }
-        } else if event == 0 {
-            pass = i64::from(signal);
-        }
-        trace(libc::PTRACE_CONT.into(), pid, pass);
-    }
-    match ended {
-        Some(0) => Ok(()),
-        _ => Err(format!(
-            "{} {} failed with breakpoints",
-            husk.name, words[0]
-        )),
+        Ok(())
     }
 }
 
@@ -211,16 +166,10 @@ fn follow(
 fn step_back(pid: i32) -> u64 {
     // SAFETY: all zeroes is a valid structure.
     let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-    trace(libc::PTRACE_GETREGS.into(), pid, &raw mut registers as i64);
+    ptrace(libc::PTRACE_GETREGS, pid, &raw mut registers as i64);
     registers.rip -= 1;
-    trace(libc::PTRACE_SETREGS.into(), pid, &raw mut registers as i64);
+    ptrace(libc::PTRACE_SETREGS, pid, &raw mut registers as i64);
     registers.rip
-}
-
-fn trace(request: i64, pid: i32, data: i64) -> i64 {
-    // SAFETY: `data` is a number, or the address of registers, which are valid for both requests that take
-    // them. A process that is gone is waited for.
-    unsafe { libc::syscall(libc::SYS_ptrace, request, pid, 0, data) }
 }
 
 /// What the linker puts before all other code. Names that stand for much that isn't met, as the hash alone
