@@ -119,7 +119,7 @@ security: built ## every published attack on a runtime, on husk, runc and crun; 
 		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)" $(RUNTIMES)
 
 engines: built ## podman, containerd, docker on husk, runc and crun, here and in a machine (root); ENGINES_ONLY="docker ..."
-	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils
+	@.ci/need podman=podman,conmon,catatonit containerd dockerd=docker.io busybox=busybox-static runc crun nft=nftables script=bsdutils skopeo umoci jq
 	@integration/vm/vm deps
 	@integration/engines/engines --vm --jobs 2 $(addprefix --engine ,$(ENGINES_ONLY)) \
 		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
