@@ -148,11 +148,15 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
     if options.remount {
         return;
     }
-    if let Some((at, message, hint)) = options.mistake(words) {
-        let at = format!("{pointer}/options/{at}");
-        findings.push(Finding::error(at, message).maybe_hint(hint));
-        view.mount(mount.destination(), Content::Opaque, Limits::default());
-        return;
+    if let Some(mistake) = options.mistake(words) {
+        let at = format!("{pointer}/options/{}", mistake.at);
+        if mistake.ignored {
+            findings.push(Finding::warning(at, mistake.message).maybe_hint(mistake.hint));
+        } else {
+            findings.push(Finding::error(at, mistake.message).maybe_hint(mistake.hint));
+            view.mount(mount.destination(), Content::Opaque, Limits::default());
+            return;
+        }
     }
     let noexec = options.attributes.set | options.recursive.set;
     let mut limits = Limits {

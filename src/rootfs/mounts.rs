@@ -18,6 +18,7 @@ use super::idmap::{Idmap, MapIds, Mapping, Maps};
 use super::label::Label;
 use super::options::Options;
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::sys::mount;
 
 /// Files of procfs that may be mounted over: what lxcfs and FIPS set-ups replace. Everything else
@@ -143,9 +144,13 @@ impl Mount {
     pub fn plan(index: usize, entry: &oci::Mount, around: Surroundings) -> Result<Mount> {
         let words = entry.options().as_deref().unwrap_or_default();
         let mut options = Options::parse(words.iter().map(String::as_str));
-        if let Some((at, message, hint)) = options.mistake(words) {
-            let at = format!("{}/options/{at}", pointer(index));
-            return Err(Error::config(at, message).maybe_hint(hint));
+        if let Some(mistake) = options.mistake(words) {
+            let at = format!("{}/options/{}", pointer(index), mistake.at);
+            let error = Error::config(at, mistake.message).maybe_hint(mistake.hint);
+            match mistake.ignored {
+                true => log::warning(format_args!("{error}")),
+                false => return Err(error),
+            }
         }
         if handle::has_nul(entry.destination()) {
             return Err(Error::config(

@@ -161,6 +161,15 @@ fn apply(attributes: &mut Attributes, word: &Word) {
     }
 }
 
+/// A word of the list that means nothing there, by its place in it.
+pub struct Mistake {
+    pub at: usize,
+    pub message: String,
+    pub hint: Option<String>,
+    /// Whether the mount is made without it, after a warning.
+    pub ignored: bool,
+}
+
 impl Options {
     pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Options {
         let mut options = Options::default();
@@ -229,41 +238,54 @@ impl Options {
         read_only && !self.copy_up
     }
 
-    /// What of the list can't be meant as it stands: which word, why, and what may be meant.
-    pub fn mistake(&self, words: &[String]) -> Option<(usize, String, Option<String>)> {
+    /// What of the list can't be meant as it stands.
+    pub fn mistake(&self, words: &[String]) -> Option<Mistake> {
         let place = |word: &str| words.iter().position(|other| other == word).unwrap_or(0);
+        let refused = |at, message, hint| Mistake {
+            at,
+            message,
+            hint,
+            ignored: false,
+        };
         if let Some(at) = words
             .iter()
             .position(|word| word.starts_with("idmap=") || word.starts_with("ridmap="))
         {
             let message =
                 "mappings of an id-mapped mount belong in its uidMappings and gidMappings";
-            return Some((at, message.into(), None));
+            return Some(refused(at, message.into(), None));
         }
         if let Some(word) = self.joined() {
             let parts: Vec<String> = word.split(',').map(|part| format!("{part:?}")).collect();
             let hint = format!("write {}", parts.join(", "));
             let message = format!("`{word}` is several options in one string");
-            return Some((place(word), message, Some(hint)));
+            return Some(refused(place(word), message, Some(hint)));
         }
         let word = self.meaningless()?;
         let message = format!("`{word}` is no option of a bind mount");
         let known = known();
-        let hint = match word.split_once('=') {
-            Some(_) => Some(format!(
+        // The specification lets a bind mount have them, and those that copy a tmpfs's options do.
+        let ignored = word.contains('=');
+        let hint = match ignored {
+            true => Some(format!(
                 "remove {word}: a bind mount takes its filesystem as it is"
             )),
-            None => mount_word(word)
+            false => mount_word(word)
                 .map(str::to_owned)
                 .or_else(|| did_you_mean(word, known.iter().map(String::as_str))),
         };
-        Some((place(word), message, hint))
+        Some(Mistake {
+            ignored,
+            ..refused(place(word), message, hint)
+        })
     }
 
-    /// The word that is for a filesystem, of a bind mount: it means nothing there.
+    /// The word that is for a filesystem, of a bind mount: it means nothing there. One that is
+    /// refused comes before those that are ignored.
     fn meaningless(&self) -> Option<&str> {
         self.bind?;
-        self.data.first().map(String::as_str)
+        let refused = self.data.iter().find(|word| !word.contains('='));
+        refused.or(self.data.first()).map(String::as_str)
     }
 
     /// The word that holds several, as the command line of mount(8) has them.
