@@ -55,6 +55,7 @@ suite == "runc" {
         if (how == "") continue
         went[f[1], f[2], runtime_[i], part_[i]] = how
         total[runtime_[i], part_[i], how]++
+        if (!((runtime_[i], part_[i], f[1]) in has)) { has[runtime_[i], part_[i], f[1]]; ran_files[runtime_[i], part_[i]]++ }
     }
 }
 function sort_parts(    i, j, part) {
@@ -145,13 +146,19 @@ function why(file, test,    i, part, text, line, seen, list, n, j) {
     for (j = 1; j <= n; j++) line = line (j > 1 ? "; " : "") list[j] " (" plain(seen[list[j]]) ")"
     return line
 }
+function counts(runtime, part,    n, all) {
+    n = ran_files[runtime, part]; all = files["runc", 0]
+    if (!n) return " |"
+    return sprintf(" %d / %d / %d%s |", total[runtime, part, "pass"], total[runtime, part, "fail"], total[runtime, part, "skip"],
+        n < all ? " (" n " of " all " files)" : "")
+}
 function runc_suite(    i, j, r, row, file, test, part, only) {
     heading("part: passed / failed / skipped", "")
     for (i = 1; i <= parts["part", 0]; i++) {
         part = parts["part", i]
         row = "| " part " |"
         for (r = 1; r in runtimes; r++)
-            row = row (((runtimes[r], part, "pass") in total) ? sprintf(" %d / %d / %d |", total[runtimes[r], part, "pass"], total[runtimes[r], part, "fail"], total[runtimes[r], part, "skip"]) : " |")
+            row = row counts(runtimes[r], part)
         print row
     }
     for (i = 1; i <= files["runc", 0]; i++) {
