@@ -10,6 +10,7 @@ use oci_spec::runtime::{
 
 use crate::bundle;
 use crate::error::{Error, Result, Step};
+use crate::log;
 use crate::sys::sched::{self, Attributes, Cpus, Nodes};
 use crate::sys::{self, prctl};
 
@@ -200,7 +201,11 @@ impl ExecAffinity {
     /// In husk, before it makes the process.
     pub fn begin(&self) -> Result<()> {
         match &self.initial {
-            Some(cpus) => bind(cpus, "initial"),
+            Some(cpus) => {
+                // The words of runc's log.
+                log::debug(format_args!("nsexec: affinity: {:#x}", **cpus));
+                bind(cpus, "initial")
+            }
             None => Ok(()),
         }
     }
@@ -405,6 +410,8 @@ mod tests {
         assert!(matches!(first.afterwards, Affinity::Keep));
         let last = planned(json!({"final": "1"}));
         assert_eq!(last.initial, None);
+        assert_eq!(format!("{:#x}", Cpus::of([0, 5])), "0x21");
+        assert_eq!(format!("{:#x}", Cpus::of([1, 68])), "0x100000000000000002");
         let none = ExecAffinity::plan(&process(json!({}))).unwrap();
         assert!(matches!(none.afterwards, Affinity::Reset));
     }

@@ -1,5 +1,7 @@
 //! When, where and on whose memory a process runs: sched(7), ioprio_set(2), set_mempolicy(2).
 
+use std::fmt;
+
 use nix::Result;
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -60,6 +62,19 @@ impl Cpus {
             }
         }
         Cpus(bits)
+    }
+}
+
+/// As one number with a bit for each CPU.
+impl fmt::LowerHex for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let highest = self.0.iter().rposition(|&word| word != 0).unwrap_or(0);
+        let (below, rest) = self.0.split_at(highest);
+        fmt::LowerHex::fmt(&rest[0], f)?;
+        below
+            .iter()
+            .rev()
+            .try_for_each(|word| write!(f, "{word:016x}"))
     }
 }
 

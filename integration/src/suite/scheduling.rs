@@ -389,6 +389,11 @@ fn exec_affinity_of_the_container_is_execs_too(lab: &Lab) {
     let container = lab.start(&bundle);
     let found = container.ask("facts")[0]["scheduler"]["cpus"].clone();
     assert_eq!(found, json!([last]));
+    // runc's words for `initial`, which nobody can see afterwards.
+    let exec = container.exec_with(&[], "/bin/payload exit 0");
+    let said = exec.global(&["--debug"]).run().ok().stderr;
+    let words = format!(": affinity: {:#x}", 1 << all[0]);
+    assert!(said.contains("nsexec") && said.contains(&words), "{said}");
     container.end();
 }
 
