@@ -146,10 +146,12 @@ impl Mount {
         let mut options = Options::parse(words.iter().map(String::as_str));
         if let Some(mistake) = options.mistake(words) {
             let at = format!("{}/options/{}", pointer(index), mistake.at);
-            let error = Error::config(at, mistake.message).maybe_hint(mistake.hint);
-            match mistake.ignored {
-                true => log::warning(format_args!("{error}")),
-                false => return Err(error),
+            let error = Error::config(at, mistake.message);
+            match (mistake.ignored, mistake.hint) {
+                // All in one line: a warning is nothing but that.
+                (true, Some(hint)) => log::warning(format_args!("{error} and is ignored; {hint}")),
+                (true, None) => log::warning(format_args!("{error} and is ignored")),
+                (false, hint) => return Err(error.maybe_hint(hint)),
             }
         }
         if handle::has_nul(entry.destination()) {
