@@ -270,7 +270,7 @@ fn cpu_quota_holds(lab: &Lab) {
 
 /// Execution closes the start's connection before the process is told from one that waits.
 fn a_start_that_is_throttled_ends_when_the_program_runs(lab: &Lab) {
-    let cpu = json!({ "quota": 2_000, "period": 100_000 });
+    let cpu = json!({ "quota": 4_000, "period": 100_000 });
     for _ in 0..10 {
         let container = lab.start(&with_resources(lab, "cpu", cpu.clone()).payload("pause"));
         assert_eq!(container.state()["status"], "running");
