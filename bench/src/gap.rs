@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::Wish;
 use crate::bundle::{self, Filter};
 use crate::results::Results;
-use crate::runtime::{self, Runtime, in_path, wait_for};
+use crate::runtime::{Runtime, in_path, wait_for};
 use crate::site::Site;
 
 /// By the call's name: how many, and microseconds in the kernel.
@@ -106,17 +106,9 @@ fn life(site: &Site, runtime: &Runtime, strace: bool) -> Result<Vec<Seen>, Strin
     let bundle = bundle::make(site, &id, "/bin/true", Filter::None);
     let run = look(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
     let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
-    let path = bundle.to_string_lossy();
-    let words = [
-        "create",
-        "--bundle",
-        &path,
-        "--pid-file",
-        &format!("{path}/pid"),
-        &id,
-    ];
-    let create = Seen::Took(took("create", runtime.command(site, &[], &words))?);
-    let pid = runtime::pid_of(&bundle.join("pid"))?;
+    let (create, pid) = runtime.create_by(&bundle, &id, |words| {
+        took("create", runtime.command(site, &[], words)).map(Seen::Took)
+    })?;
     let start = look(&["start", &id])?;
     let exec = look(&["exec", &id, "/bin/true"])?;
     let state = look(&["state", &id])?;
@@ -156,9 +148,13 @@ fn took(what: &str, mut command: Command) -> Result<[f64; 3], String> {
     if ended < 0 || status != 0 {
         return Err(format!("{what}: status {status}"));
     }
+    Ok([wall, processor(&usage), usage.ru_minflt as f64])
+}
+
+/// Milliseconds of processors.
+pub fn processor(usage: &libc::rusage) -> f64 {
     let of = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
-    let processor = of(usage.ru_utime) + of(usage.ru_stime);
-    Ok([wall, processor, usage.ru_minflt as f64])
+    of(usage.ru_utime) + of(usage.ru_stime)
 }
 
 /// Each call as strace times it, less what strace itself takes: the median of all calls, as most do next to

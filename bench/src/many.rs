@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::Wish;
 use crate::bundle::{self, Filter};
+use crate::gap::processor;
 use crate::life::milliseconds;
 use crate::results::Results;
 use crate::runtime::{Runtime, wait_for};
@@ -47,8 +48,7 @@ fn processors() -> f64 {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: it is valid to write.
     unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
-    let of = |time: libc::timeval| time.tv_sec as f64 * 1000.0 + time.tv_usec as f64 / 1000.0;
-    of(usage.ru_utime) + of(usage.ru_stime)
+    processor(&usage)
 }
 
 fn lives(

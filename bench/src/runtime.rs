@@ -21,13 +21,6 @@ pub struct Runtime {
     pub appeased: bool,
 }
 
-/// What stands in a pid file.
-pub fn pid_of(file: &Path) -> Result<i32, String> {
-    let failed = |why: String| format!("{}: {why}", file.display());
-    let text = fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
-    text.trim().parse().map_err(|_| failed(format!("{text:?}")))
-}
-
 /// The first of that name in `PATH`, or where Debian has those that are root's.
 pub fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
@@ -129,11 +122,23 @@ impl Runtime {
 
     /// `create`; the pid of the container's process.
     pub fn create(&self, site: &Site, bundle: &Path, id: &str) -> Result<(Duration, i32), String> {
+        self.create_by(bundle, id, |words| self.time(site, words))
+    }
+
+    /// The same, with what `run` makes of the command's words.
+    pub fn create_by<T>(
+        &self,
+        bundle: &Path,
+        id: &str,
+        run: impl FnOnce(&[&str]) -> Result<T, String>,
+    ) -> Result<(T, i32), String> {
         let file = bundle.join("pid");
         let (bundle, pid_file) = (bundle.to_string_lossy(), file.to_string_lossy());
         let words = ["create", "--bundle", &bundle, "--pid-file", &pid_file, id];
-        let took = self.time(site, &words)?;
-        Ok((took, pid_of(&file)?))
+        let made = run(&words)?;
+        let text = fs::read_to_string(&file).map_err(|error| format!("{pid_file}: {error}"))?;
+        let pid = text.trim().parse();
+        Ok((made, pid.map_err(|_| format!("{pid_file}: {text:?}"))?))
     }
 
     /// As far as it goes: what an error has left must not stand in the next round's way.
