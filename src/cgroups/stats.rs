@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use self::shape::{
     Blkio, BlkioEntry, Cpu, CpuUsage, Cpuset, Hugetlb, Memory, MemoryEntry, Pids, Pressure, Psi,
-    Throttling, Values,
+    Throttling, V2, Values,
 };
 pub use self::shape::{NetworkInterface, Stats};
 use super::file;
@@ -85,16 +85,18 @@ fn list(text: &str) -> Vec<u16> {
 }
 
 impl Cgroup {
-    /// What a controller that isn't here would tell is 0 or left out.
+    /// What a controller that isn't here would tell is 0 or left out. Each file is read once, so that what is
+    /// told of it twice, by v1's name and by its own, is of one moment.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            cpu: self.cpu(),
+        let v2 = self.v2();
+        Stats {
+            cpu: cpu(&v2),
             cpuset: Cpuset {
                 cpus: list(&self.text("cpuset.cpus.effective")),
                 mems: list(&self.text("cpuset.mems.effective")),
                 ..Cpuset::default()
             },
-            memory: self.memory(),
+            memory: self.memory(&v2),
             pids: Pids {
                 current: number(self.text("pids.current").trim()),
                 limit: match number(self.text("pids.max").trim()) {
@@ -102,41 +104,16 @@ impl Cgroup {
                     limit => limit,
                 },
             },
-            blkio: self.blkio(),
+            blkio: blkio(&v2),
             hugetlb: self.hugetlb(),
+            v2: Some(v2),
             ..Stats::default()
-        };
-        self.add_v2(&mut stats);
-        stats
+        }
     }
 
     /// Empty if the kernel doesn't have it, or not here.
     fn text(&self, name: &str) -> String {
         file::read(self.fd(), name).unwrap_or_default()
-    }
-
-    fn psi(&self, name: &str) -> Option<Psi> {
-        // EOPNOTSUPP with psi=0 on the kernel's command line.
-        file::read(self.fd(), name).ok().map(|text| pressure(&text))
-    }
-
-    fn cpu(&self) -> Cpu {
-        let stat = flat(&self.text("cpu.stat"));
-        let nanoseconds = |key: &str| stat.get(key).map_or(0, |value| value.saturating_mul(1000));
-        let count = |key: &str| stat.get(key).copied().unwrap_or(0);
-        Cpu {
-            usage: CpuUsage {
-                total: nanoseconds("usage_usec"),
-                kernel: nanoseconds("system_usec"),
-                user: nanoseconds("user_usec"),
-            },
-            throttling: Throttling {
-                periods: count("nr_periods"),
-                throttled_periods: count("nr_throttled"),
-                throttled_time: nanoseconds("throttled_usec"),
-            },
-            psi: self.psi("cpu.pressure"),
-        }
     }
 
     fn memory_entry(&self, prefix: &str) -> Option<MemoryEntry> {
@@ -154,7 +131,7 @@ impl Cgroup {
         })
     }
 
-    fn memory(&self) -> Memory {
+    fn memory(&self, v2: &V2) -> Memory {
         let raw = flat(&self.text("memory.stat"));
         let usage = self.memory_entry("memory").unwrap_or_default();
         let mut swap = self.memory_entry("memory.swap").unwrap_or_default();
@@ -166,39 +143,10 @@ impl Cgroup {
             cache: raw.get("file").copied().unwrap_or(0),
             usage,
             swap,
-            psi: self.psi("memory.pressure"),
-            event_count: flat(&self.text("memory.events")),
+            psi: v2.pressure.get("memory.pressure").cloned(),
             raw,
             ..Memory::default()
         }
-    }
-
-    fn blkio(&self) -> Blkio {
-        let mut blkio = Blkio {
-            psi: self.psi("io.pressure"),
-            ..Blkio::default()
-        };
-        for (device, values) in nested(&self.text("io.stat")) {
-            let Some((major, minor)) = device.split_once(':') else {
-                continue;
-            };
-            for (key, value) in values {
-                let (table, op) = match key.as_str() {
-                    "rbytes" => (&mut blkio.bytes, "Read"),
-                    "wbytes" => (&mut blkio.bytes, "Write"),
-                    "rios" => (&mut blkio.operations, "Read"),
-                    "wios" => (&mut blkio.operations, "Write"),
-                    _ => continue,
-                };
-                table.push(BlkioEntry {
-                    major: number(major),
-                    minor: number(minor),
-                    op,
-                    value,
-                });
-            }
-        }
-        blkio
     }
 
     fn hugetlb(&self) -> BTreeMap<String, Hugetlb> {
@@ -217,8 +165,10 @@ impl Cgroup {
         sizes.into_iter().filter_map(entry).collect()
     }
 
-    /// The files that v1's names can't express.
-    fn add_v2(&self, stats: &mut Stats) {
+    /// The files as they are, where the kernel has them.
+    fn v2(&self) -> V2 {
+        let mut v2 = V2::default();
+        let read = |name| file::read(self.fd(), name).ok();
         for name in [
             "cgroup.stat",
             "cpu.stat",
@@ -227,26 +177,71 @@ impl Cgroup {
             "memory.swap.events",
             "pids.events",
         ] {
-            if let Ok(text) = file::read(self.fd(), name) {
-                stats.v2.flat.insert(name, flat(&text));
-            }
+            v2.flat.extend(read(name).map(|text| (name, flat(&text))));
         }
         for name in ["io.stat", "rdma.current", "rdma.max"] {
-            if let Ok(text) = file::read(self.fd(), name) {
-                stats.v2.nested.insert(name, nested(&text));
-            }
+            let told = read(name).map(|text| (name, nested(&text)));
+            v2.nested.extend(told);
         }
+        // EOPNOTSUPP with psi=0 on the kernel's command line.
         for name in [
             "cpu.pressure",
             "io.pressure",
             "irq.pressure",
             "memory.pressure",
         ] {
-            if let Some(psi) = self.psi(name) {
-                stats.v2.pressure.insert(name, psi);
-            }
+            let told = read(name).map(|text| (name, pressure(&text)));
+            v2.pressure.extend(told);
+        }
+        v2
+    }
+}
+
+fn cpu(v2: &V2) -> Cpu {
+    let stat = v2.flat.get("cpu.stat");
+    let count = |key: &str| stat.and_then(|stat| stat.get(key)).copied().unwrap_or(0);
+    let nanoseconds = |key: &str| count(key).saturating_mul(1000);
+    Cpu {
+        usage: CpuUsage {
+            total: nanoseconds("usage_usec"),
+            kernel: nanoseconds("system_usec"),
+            user: nanoseconds("user_usec"),
+        },
+        throttling: Throttling {
+            periods: count("nr_periods"),
+            throttled_periods: count("nr_throttled"),
+            throttled_time: nanoseconds("throttled_usec"),
+        },
+        psi: v2.pressure.get("cpu.pressure").cloned(),
+    }
+}
+
+fn blkio(v2: &V2) -> Blkio {
+    let mut blkio = Blkio {
+        psi: v2.pressure.get("io.pressure").cloned(),
+        ..Blkio::default()
+    };
+    for (device, values) in v2.nested.get("io.stat").into_iter().flatten() {
+        let Some((major, minor)) = device.split_once(':') else {
+            continue;
+        };
+        for (key, &value) in values {
+            let (table, op) = match key.as_str() {
+                "rbytes" => (&mut blkio.bytes, "Read"),
+                "wbytes" => (&mut blkio.bytes, "Write"),
+                "rios" => (&mut blkio.operations, "Read"),
+                "wios" => (&mut blkio.operations, "Write"),
+                _ => continue,
+            };
+            table.push(BlkioEntry {
+                major: number(major),
+                minor: number(minor),
+                op,
+                value,
+            });
         }
     }
+    blkio
 }
 
 #[cfg(test)]

@@ -81,7 +81,12 @@ impl Watched {
                 return Ok(());
             }
             if Instant::now() >= next {
-                if !tell(Event::Stats(Box::new(self.stats())))? {
+                // Whoever greps a stream for `oom` means the event, not a key of memory.events.
+                let stats = Stats {
+                    v2: None,
+                    ..self.stats()
+                };
+                if !tell(Event::Stats(Box::new(stats)))? {
                     return Ok(());
                 }
                 next += interval;

@@ -380,6 +380,8 @@ fn an_oom_kill_is_an_event(lab: &Lab) {
     let mut events = watch(&container, "50ms");
     assert!(eventually(|| !lines(&events).is_empty()));
     assert_eq!(ooms(&events), 0);
+    // runc's own suite looks for the word.
+    assert!(!lines(&events)[0].to_string().contains("oom"));
     nix::unistd::write(&writer, b"\n").unwrap();
     assert!(eventually(|| ooms(&events) == 1), "{:?}", lines(&events));
     let oom = lines(&events)
@@ -390,7 +392,6 @@ fn an_oom_kill_is_an_event(lab: &Lab) {
     if lab.is_husk() {
         let told = stats(&container);
         assert_eq!(told["v2"]["memory.events"]["oom_kill"], 1, "{told}");
-        assert_eq!(told["memory"]["event_count"]["oom_kill"], 1, "{told}");
     }
     container.force_delete();
     events.wait().ok();

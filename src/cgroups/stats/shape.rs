@@ -18,7 +18,8 @@ pub struct Stats {
     pub intel_rdt: serde_json::Map<String, serde_json::Value>,
     pub network_interfaces: Vec<NetworkInterface>,
     /// Not of runc: files of the cgroup by their names.
-    pub v2: V2,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v2: Option<V2>,
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -55,7 +56,7 @@ pub struct Cpu {
 }
 
 /// Shares of the time in percent; `total` in microseconds.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct Pressure {
     pub avg10: f64,
     pub avg60: f64,
@@ -63,7 +64,7 @@ pub struct Pressure {
     pub total: u64,
 }
 
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct Psi {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub some: Option<Pressure>,
@@ -115,7 +116,6 @@ pub struct Memory {
     pub raw: Values,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub psi: Option<Psi>,
-    pub event_count: Values,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -49,7 +49,7 @@ fn an_idle_cgroup_has_runcs_keys() {
         .map(|name| format!(r#""{name}":{{"limit":0,"failcnt":0}}"#))
         .join(",");
     let expected = format!(
-        r#"{{"cpu":{{"usage":{{"kernel":0,"user":0}},"throttling":{{}}}},{CPUSET},"memory":{{{memory},"event_count":{{}}}},"pids":{{}},"blkio":{{}},"hugetlb":{{}},"intel_rdt":{{}},"network_interfaces":[],"v2":{{}}}}"#
+        r#"{{"cpu":{{"usage":{{"kernel":0,"user":0}},"throttling":{{}}}},{CPUSET},"memory":{{{memory}}},"pids":{{}},"blkio":{{}},"hugetlb":{{}},"intel_rdt":{{}},"network_interfaces":[]}}"#
     );
     assert_eq!(text, expected);
 }
