@@ -32,8 +32,8 @@ use serde_json::Value;
 
 pub use self::notify::Started;
 pub use self::postmortem::Postmortem;
-pub use self::record::Record;
 use self::record::{Home, Phase};
+pub use self::record::{Knock, Record};
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
@@ -258,7 +258,7 @@ impl Container {
         let container = find_locked(root, id)?;
         let refuse = |words: &'static str| Error::new(words).on(id);
         let refused = match container.status()? {
-            Status::Created => return container.begin(manager, None, explain),
+            Status::Created => return container.begin(None, manager, None, explain),
             Status::Stopped => refuse("cannot start a container that has stopped:")
                 .hint("it can't be started again: `husk delete` it, then `husk create` it anew"),
             Status::Running => refuse("cannot start an already running container:")
@@ -272,10 +272,11 @@ impl Container {
 
     /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,
     /// who waits at that socket for the container to be ready, more is to be waited for.
-    /// An observer gets the seccomp listener in place of the agent. What fails is explained while the
+    /// `knock` is what `create` has of it, if it was asked to. An observer gets the seccomp listener in place of the agent. What fails is explained while the
     /// container is still there, with its bundle.
     pub fn begin(
         self,
+        knock: Option<Knock>,
         manager: Option<&OsStr>,
         observer: Option<&mut Observer>,
         explain: impl FnOnce(Error, &Path) -> Error,
@@ -287,7 +288,7 @@ impl Container {
             }
             _ => None,
         };
-        let started = container.release(observer).and_then(|()| {
+        let started = container.release(knock, observer).and_then(|()| {
             let state = container.subject().json("running", container.pid());
             let bundle = container.record.bundle.clone();
             hooks::run(
@@ -324,8 +325,9 @@ impl Container {
         }
     }
 
-    fn release(&self, mut observer: Option<&mut Observer>) -> Result<()> {
-        let connection = self.home.knock().map_err(|error| match self.status() {
+    fn release(&self, knock: Option<Knock>, mut observer: Option<&mut Observer>) -> Result<()> {
+        let knock = knock.map_or_else(|| self.home.knock(), Ok);
+        let Knock(connection) = knock.map_err(|error| match self.status() {
             // Killed since it was looked at.
             Ok(Status::Stopped) => self.stillbirth(),
             _ => error,

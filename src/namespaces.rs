@@ -1,6 +1,7 @@
 //! The namespaces of a container: made, joined by path, or shared with the caller.
 
 mod id_maps;
+mod network;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,6 +15,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
 
 pub use id_maps::{IdMaps, host_gid, host_uid, nested};
+pub use network::Ahead;
 
 use crate::error::{Error, Result, Step};
 use crate::files;
@@ -54,6 +56,8 @@ impl Joined {
 pub struct Plan {
     new: CloneFlags,
     joined: Vec<Joined>,
+    /// The network namespace among the new ones, if it is there already.
+    network: Option<OwnedFd>,
     id_maps: Option<IdMaps>,
     /// Lines for /proc/self/timens_offsets.
     offsets: String,
@@ -112,6 +116,7 @@ impl Plan {
         let mut plan = Plan {
             new: CloneFlags::empty(),
             joined: Vec::new(),
+            network: None,
             id_maps: None,
             offsets: String::new(),
         };
@@ -229,10 +234,24 @@ impl Plan {
         self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
     }
 
+    /// Takes what was made ahead for this container.
+    pub fn adopt(&mut self, network: Ahead) {
+        self.network = network.finish();
+    }
+
+    /// Whether the process finds its network namespace as it is to be.
+    pub fn has_network(&self) -> bool {
+        self.network.is_some()
+    }
+
     /// What clone3(2) makes. The time namespace must be made by the process itself, for its clocks to
     /// be set.
     pub fn clone_flags(&self) -> u64 {
-        (self.new - self.made_inside() - NEWTIME).bits() as u64
+        let there = match self.has_network() {
+            true => CloneFlags::CLONE_NEWNET,
+            false => CloneFlags::empty(),
+        };
+        (self.new - self.made_inside() - NEWTIME - there).bits() as u64
     }
 
     /// What the process makes once it is who and where it will be: the cgroup namespace is rooted at the
@@ -280,6 +299,13 @@ impl Plan {
             for joined in &self.joined {
                 joined.enter().or_fail(|errno| joined.error(errno))?;
             }
+        }
+        if let Some(network) = &self.network {
+            setns(network, CloneFlags::CLONE_NEWNET).or_fail(|errno| {
+                Error::new("enter network namespace")
+                    .at("/linux/namespaces")
+                    .errno(errno)
+            })?;
         }
         for (_, kind, name) in KINDS {
             if self.made_inside().contains(*kind) {
@@ -332,9 +358,10 @@ impl Plan {
         setns(&namespace, NEWTIME).or_fail(fail)
     }
 
-    /// The namespaces to be joined, open.
+    /// The namespaces to be joined or entered, open.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.joined.iter().map(|joined| joined.namespace.as_fd())
+        let joined = self.joined.iter().map(|joined| &joined.namespace);
+        joined.chain(&self.network).map(AsFd::as_fd)
     }
 
     /// Of a new user namespace.

@@ -72,6 +72,7 @@ impl Args {
             lower: &self.lower,
             attached,
             observed: false,
+            at_once: false,
         }
     }
 }

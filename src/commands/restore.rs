@@ -71,6 +71,7 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
             lower: &[],
             attached: !args.detach,
             observed: false,
+            at_once: false,
         },
         images: images(&args.common),
         work: given(args.common.work_path.as_deref()),

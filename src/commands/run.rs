@@ -3,7 +3,7 @@ use super::{Global, create};
 use crate::bundle::Bundle;
 use crate::container::create::create;
 use crate::container::plan::{filter_of, observed};
-use crate::container::{Container, Started};
+use crate::container::{Container, Knock, Started};
 use crate::error::{Error, Result};
 use crate::log;
 use crate::process::foreground::{self, Signals};
@@ -49,10 +49,11 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
         }
     };
     request.observed = observer.is_some();
+    request.at_once = true;
     if args.detach {
         let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
-        let (container, _) = created;
-        if let Some(started) = start(&args, global, container, None)? {
+        let (container, created) = created;
+        if let Some(started) = start(&args, global, container, created.knock, None)? {
             started.wait()?;
         }
         return Ok(0);
@@ -66,8 +67,8 @@ pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {
     }
     let created = create(&request).map_err(|error| explain(error, &args.create.bundle))?;
     let (container, mut created) = created;
-    let terminal = created.terminal.take();
-    let started = start(&args, global, container, observer.as_mut())?;
+    let (terminal, knock) = (created.terminal.take(), created.knock.take());
+    let started = start(&args, global, container, knock, observer.as_mut())?;
     let ended = foreground::attend(
         &signals,
         created.pid,
@@ -104,12 +105,13 @@ fn start(
     args: &Args,
     global: &Global,
     container: Container,
+    knock: Option<Knock>,
     observer: Option<&mut Observer>,
 ) -> Result<Option<Started>> {
     let manager = readiness::manager();
     let bundle = &args.create.bundle;
     let explain = |error, _: &Path| explain(error, bundle);
-    let started = container.begin(manager.as_deref(), observer, explain);
+    let started = container.begin(knock, manager.as_deref(), observer, explain);
     if started.is_err() && !args.keep {
         remove(global, &args.create.id)?;
     }

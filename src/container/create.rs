@@ -12,7 +12,7 @@ use oci_spec::runtime::{self as oci, Spec};
 
 use super::ground::Ground;
 use super::plan::{Plan, check_terminal};
-use super::record::{self, Home, Init as InitRecord, Phase, Record};
+use super::record::{self, Home, Init as InitRecord, Knock, Phase, Record};
 use super::rootless::Demand;
 use super::{Container, check_id, notify};
 use crate::bundle::advise;
@@ -54,6 +54,8 @@ pub struct Request<'a> {
     pub attached: bool,
     /// The caller answers in place of the seccomp filter, for [`Container::begin`]'s observer.
     pub observed: bool,
+    /// The caller starts it as soon as it is there.
+    pub at_once: bool,
 }
 
 /// Who makes the container's cgroup.
@@ -72,6 +74,8 @@ pub struct Created {
     pub pidfd: OwnedFd,
     /// The master side, for a caller that stays.
     pub terminal: Option<OwnedFd>,
+    /// For [`Container::begin`], if the start was asked for ahead.
+    pub knock: Option<Knock>,
 }
 
 /// The bundle of a container that can be made under this id.
@@ -96,6 +100,7 @@ fn warn(findings: &[Finding]) {
 pub fn create(request: &Request) -> Result<(Container, Created)> {
     let mut bundle = load(request)?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
+    let network = namespaces::Ahead::begin(bundle.spec.linux().as_ref());
     let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
     let whereabouts = plan.whereabouts.take();
     let ground = trace::step("look at the cgroup's place", || {
@@ -104,14 +109,20 @@ pub fn create(request: &Request) -> Result<(Container, Created)> {
     trace::step("open root and sources", || plan.rootfs.open_sources())?;
 
     let mut work = Work::begin(request, &plan, &ground, notify)?;
-    let made = work.make(request, plan, ground);
+    let made = work.make(request, plan, ground, network);
     match made {
-        Ok(terminal) => work.finish(terminal),
+        Ok(ends) => work.finish(ends),
         Err(error) => {
             work.undo();
             Err(error)
         }
     }
+}
+
+/// What husk holds of the process, as in [`Created`].
+struct Ends {
+    terminal: Option<OwnedFd>,
+    knock: Option<Knock>,
 }
 
 /// A container being made, and what has to be undone if that fails.
@@ -216,8 +227,14 @@ impl Work {
         request: &Request,
         mut plan: Plan,
         ground: Ground,
-    ) -> Result<Option<OwnedFd>> {
+        network: Option<namespaces::Ahead>,
+    ) -> Result<Ends> {
         let (cgroup, scope) = self.prepare(&mut plan, ground)?;
+        if let Some(network) = network {
+            trace::step("wait for the network namespace", || {
+                plan.namespaces.adopt(network);
+            });
+        }
         let home = &self.container.home;
         if self.container.record.notify {
             plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
@@ -329,6 +346,10 @@ impl Work {
         let draft = created
             .as_ref()
             .map(|created| self.container.home.draft(created));
+        // It is heard when the process has been told that it is a container. With a notify socket the start waits
+        // for that to be there. A process that failed has no door any more, and says why itself.
+        let at_once = request.at_once && !self.container.record.notify;
+        let knock = at_once.then(|| self.container.home.knock());
         process::protect::let_go();
         let mut network = plan.network;
         let mut holds = false;
@@ -394,13 +415,14 @@ impl Work {
             draft?.publish()?;
         }
         let created = created?;
+        let knock = knock.transpose()?;
         process.channel.go()?;
         self.container.record = created;
         if holds && let Err(error) = self.container.home.release_network() {
             // `delete` does.
             log::warning(format_args!("{error}"));
         }
-        Ok(terminal)
+        Ok(Ends { terminal, knock })
     }
 
     pub fn start_scope(&mut self, scope: Scope, pid: Pid) -> Result<Cgroup> {
@@ -416,14 +438,15 @@ impl Work {
         Ok(cgroup)
     }
 
-    fn finish(self, terminal: Option<OwnedFd>) -> Result<(Container, Created)> {
+    fn finish(self, ends: Ends) -> Result<(Container, Created)> {
         let Some(process) = self.process else {
             return Err(Error::new("create container").because("it has no process"));
         };
         let created = Created {
             pid: process.pid,
             pidfd: process.pidfd,
-            terminal,
+            terminal: ends.terminal,
+            knock: ends.knock,
         };
         Ok((self.container, created))
     }

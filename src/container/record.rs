@@ -353,13 +353,13 @@ impl Home {
         Ok(socket)
     }
 
-    /// Lets the first process go on, with the other end of what is returned.
-    pub fn knock(&self) -> Result<OwnedFd> {
+    /// Lets the first process go on, which gets the other end of what is returned.
+    pub fn knock(&self) -> Result<Knock> {
         let (own, other) = channel::connection()?;
         let door = self.connect()?;
         sys::socket::send(door.as_fd(), b"s", Some(other.as_fd()))
             .step("send to", self.path.join(SOCKET).display())?;
-        Ok(own)
+        Ok(Knock(own))
     }
 
     /// Makes the directory of the notify socket: its path.
@@ -468,6 +468,10 @@ impl Home {
         Ok(())
     }
 }
+
+/// The end of the connection at which the start of a program is heard of.
+#[derive(Debug)]
+pub struct Knock(pub(super) OwnedFd);
 
 /// A record that lies beside the one that holds.
 #[must_use]

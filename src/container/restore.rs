@@ -212,6 +212,7 @@ impl Work {
             pid,
             pidfd,
             terminal,
+            knock: None,
         })
     }
 

@@ -120,22 +120,16 @@ impl Channel {
             {
                 return Ok(None);
             }
-            // Most are a letter, and to clear what the longest takes costs more than to ask.
-            let length = match socket::next_length(self.socket.as_fd()) {
-                Err(Errno::ECONNRESET) => return Ok(None),
-                length => length.or_fail(lost)?,
-            };
-            buffer.resize(length.min(LONGEST), 0);
-            let (length, fd) = match socket::receive(self.socket.as_fd(), &mut buffer) {
+            let fd = match next_message(self.socket.as_fd(), &mut buffer) {
                 Err(Errno::ECONNRESET) => return Ok(None),
                 done => done.or_fail(lost)?,
             };
-            match buffer[..length].split_first() {
+            match buffer.split_first() {
                 None => return Ok(None),
                 Some((b'd', text)) => log::debug(format_args!("{}", text.escape_ascii())),
                 Some((&trace::EVENT, line)) => trace::relay(line),
                 // Borrowed anew: the loop's own borrow would last.
-                Some(_) => break (&buffer[0], &buffer[1..length], fd),
+                Some(_) => break (&buffer[0], &buffer[1..], fd),
             }
         };
         let number = || {
@@ -189,6 +183,16 @@ pub fn connection() -> Result<(OwnedFd, OwnedFd)> {
     .step("make socket", "for the container's process")
 }
 
+/// Puts the next message into `buffer`, nothing at the end, and gives the descriptor that came with it. Most
+/// are a letter, and to clear what the longest takes costs more than to ask for the length.
+fn next_message(socket: BorrowedFd, buffer: &mut Vec<u8>) -> nix::Result<Option<OwnedFd>> {
+    let length = socket::next_length(socket)?;
+    buffer.resize(length.min(LONGEST), 0);
+    let (length, fd) = socket::receive(socket, buffer)?;
+    buffer.truncate(length);
+    Ok(fd)
+}
+
 /// A failure as bytes, for the channel and for `start`'s connection.
 pub fn failure(error: &Error) -> Vec<u8> {
     let mut bytes = b"e".to_vec();
@@ -216,19 +220,18 @@ pub fn read_outcome(
     connection: BorrowedFd,
     mut deliver: impl FnMut(OwnedFd) -> Result<()>,
 ) -> Result<()> {
-    let mut buffer = vec![0; LONGEST];
+    let mut buffer = Vec::new();
     loop {
-        match socket::receive(connection, &mut buffer).or_fail(lost)? {
-            (0, _) => return Ok(()),
-            (length, Some(listener)) if buffer[..length] == *LISTENER => {
+        let listener = next_message(connection, &mut buffer).or_fail(lost)?;
+        match (buffer.split_first(), listener) {
+            (None, _) => return Ok(()),
+            (_, Some(listener)) if buffer == LISTENER => {
                 deliver(listener)?;
                 socket::send(connection, GO, None).or_fail(lost)?;
             }
-            (length, _) => match buffer[..length].split_first() {
-                Some((&trace::EVENT, line)) => trace::relay(line),
-                Some((b'e', json)) => return Err(read_failure(json)),
-                _ => return Err(lost(Errno::EBADMSG)),
-            },
+            (Some((&trace::EVENT, line)), _) => trace::relay(line),
+            (Some((b'e', json)), _) => return Err(read_failure(json)),
+            _ => return Err(lost(Errno::EBADMSG)),
         }
     }
 }

@@ -153,7 +153,8 @@ impl Init {
         }
         trace::step("enter namespaces", || self.namespaces.enter())?;
         trace::step("set names", || self.name_host())?;
-        if self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New {
+        let new_network = self.namespaces.origin(CloneFlags::CLONE_NEWNET) == Origin::New;
+        if new_network && !self.namespaces.has_network() {
             trace::step("set up loopback", sys::link::loopback_up)
                 .step("set up", "the loopback device")?;
         }
