@@ -107,6 +107,19 @@ impl Condition {
             .then(by_value)
     }
 
+    /// The value, if the condition asks for one and no other.
+    pub fn equality(self, arch: Arch) -> Option<u64> {
+        let seen = match arch.is_wide() {
+            true => u64::MAX,
+            false => u64::from(u32::MAX),
+        };
+        let equal = matches!(
+            self.operator,
+            Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq
+        );
+        (equal && self.mask & seen == seen).then_some(self.value & seen)
+    }
+
     fn compile(self, arch: Arch) -> Result<SeccompCondition, BackendError> {
         let operator = match self.operator {
             Operator::ScmpCmpNe => SeccompCmpOp::Ne,
@@ -125,6 +138,12 @@ impl Condition {
         };
         SeccompCondition::new(self.argument, length, operator, self.value)
     }
+}
+
+/// Where half of an argument lies in `struct seccomp_data`.
+pub fn half(argument: u8, arch: Arch, upper: bool) -> u32 {
+    let second = upper != arch.is_big_endian();
+    ARGS_OFFSET + 8 * u32::from(argument) + 4 * u32::from(second)
 }
 
 /// Instructions that run on into the next one where all of `conditions` (at least one)

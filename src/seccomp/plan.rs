@@ -69,6 +69,16 @@ pub struct Clause {
     pub rule: RuleIndex,
 }
 
+impl Clause {
+    /// The argument, and the value that it must have, if that is all that the clause asks.
+    pub fn equality(&self, arch: Arch) -> Option<(u8, u64)> {
+        match self.conditions[..] {
+            [condition] => Some((condition.argument(), condition.equality(arch)?)),
+            _ => None,
+        }
+    }
+}
+
 /// Which rule a clause stems from makes no difference to the program.
 impl PartialEq for Clause {
     fn eq(&self, other: &Clause) -> bool {

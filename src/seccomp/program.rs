@@ -5,15 +5,16 @@
 //! written, and one that is out of reach gets a copy (of a return) or an unconditional
 //! jump in front of it. Answers that need no argument are found by comparing the number
 //! alone: such calls the kernel looks up in a bitmap without running the program
-//! (kernel/seccomp.c, seccomp_cache_prepare).
+//! (kernel/seccomp.c, seccomp_cache_prepare). So the native calls for which it does run, those whose
+//! arguments count, are compared first.
 
 use libc::sock_filter;
 use seccompiler::BackendError;
 
 use super::action::Action;
 use super::arch::Arch;
-use super::condition::fragment;
-use super::plan::{Abi, Answer, AnswerId, BAD_ARCH, Plan};
+use super::condition::{fragment, half};
+use super::plan::{Abi, Answer, AnswerId, BAD_ARCH, Clause, Plan};
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -94,20 +95,76 @@ impl Writer<'_> {
         };
         let bad = Target::Return(BAD_ARCH);
         let x32 = find(true).map(|abi| self.abi(abi, X32_BIT)).transpose()?;
-        let plain = find(false).map(|abi| self.abi(abi, 0)).transpose()?;
-        let plain = plain.unwrap_or(bad);
-        if audit != Arch::X86_64.audit() {
-            return Ok(self.enter(plain));
-        }
+        let mut asked = Vec::new();
+        let plain = match find(false) {
+            Some(abi) => {
+                let mut ranges = plan.ranges(abi);
+                asked = self.take_asked(&mut ranges);
+                self.search(abi.arch, &ranges, None)?
+            }
+            None => bad,
+        };
+        let first = match audit == Arch::X86_64.audit() {
+            true => self.tell_x32(x32, plain),
+            false => plain,
+        };
+        let first = match find(false) {
+            Some(abi) => self.ask(abi.arch, &asked, first)?,
+            None => first,
+        };
+        Ok(self.enter(first))
+    }
+
+    /// An x32 call has the number of machine and a bit more.
+    fn tell_x32(&mut self, x32: Option<Target>, plain: Target) -> Target {
         let x32 = match x32 {
             Some(x32) => x32,
             None => {
-                let default = Target::Return(plan.default);
-                Target::Code(self.branch(IF_EQUAL, SKIPPED, default, bad))
+                let default = Target::Return(self.plan.default);
+                Target::Code(self.branch(IF_EQUAL, SKIPPED, default, Target::Return(BAD_ARCH)))
             }
         };
-        let first = Target::Code(self.branch(IF_AT_LEAST, X32_BIT, x32, plain));
-        Ok(self.enter(first))
+        Target::Code(self.branch(IF_AT_LEAST, X32_BIT, x32, plain))
+    }
+
+    /// Takes the calls whose arguments count out of `ranges`, if they are few.
+    fn take_asked(&self, ranges: &mut Vec<(u32, AnswerId)>) -> Vec<(u32, AnswerId)> {
+        let is_asked = |id: AnswerId| matches!(self.plan.answers[id as usize], Answer::When(_));
+        let ends = ranges.iter().skip(1).map(|(start, _)| *start);
+        let asked: Vec<(u32, AnswerId)> = ranges
+            .iter()
+            .zip(ends)
+            .filter(|((start, id), end)| is_asked(*id) && start + 1 == *end)
+            .map(|(range, _)| *range)
+            .collect();
+        if asked.len() > LONGEST_CHAIN {
+            return Vec::new();
+        }
+        // What they are answered there, nobody asks: as the ones before.
+        let mut before = None;
+        ranges.retain(|range| {
+            let stays = !asked.contains(range) && before != Some(range.1);
+            if stays {
+                before = Some(range.1);
+            }
+            stays
+        });
+        asked
+    }
+
+    /// Compares the number with those of `asked`, one after the other.
+    fn ask(
+        &mut self,
+        arch: Arch,
+        asked: &[(u32, AnswerId)],
+        others: Target,
+    ) -> Result<Target, BackendError> {
+        let mut target = others;
+        for (number, id) in asked.iter().rev() {
+            let hit = self.answer(arch, *id)?;
+            target = Target::Code(self.branch(IF_EQUAL, *number, hit, target));
+        }
+        Ok(target)
     }
 
     /// Loads the number for code that wants it.
@@ -190,13 +247,52 @@ impl Writer<'_> {
             return Ok(Target::Code(*label));
         }
         self.fall_through_to(plan.default);
-        for clause in clauses.iter().rev() {
-            self.give(clause.action);
-            let test = fragment(&clause.conditions, arch)?;
-            self.reversed.extend(test.into_iter().rev());
+        let argument = |clause: &Clause| Some(clause.equality(arch)?.0);
+        let is_choice = |one: &Clause, other: &Clause| {
+            one.action == other.action
+                && argument(one).is_some_and(|asked| argument(other) == Some(asked))
+        };
+        for clauses in clauses.chunk_by(is_choice).rev() {
+            let clause = &clauses[0];
+            match argument(clause) {
+                Some(argument) => {
+                    let values = clauses.iter().filter_map(|clause| clause.equality(arch));
+                    let values = values.map(|(_, value)| value).collect();
+                    self.choose(arch, clause.action, argument, values);
+                }
+                None => {
+                    self.give(clause.action);
+                    let test = fragment(&clause.conditions, arch)?;
+                    self.reversed.extend(test.into_iter().rev());
+                }
+            }
         }
         self.blocks.push((id, layout, self.here()));
         Ok(Target::Code(self.here()))
+    }
+
+    /// Where one argument is to be one of several values: its halves are loaded once, not for each.
+    fn choose(&mut self, arch: Arch, action: Action, argument: u8, mut values: Vec<u64>) {
+        let miss = Target::Code(self.here());
+        let upper = |value: &u64| (value >> 32) as u32;
+        values.sort_by_key(upper);
+        let mut lower = Vec::new();
+        for values in values.chunk_by(|one, other| upper(one) == upper(other)) {
+            let mut target = miss;
+            for value in values.iter().rev() {
+                let hit = Target::Return(action);
+                target = Target::Code(self.branch(IF_EQUAL, *value as u32, hit, target));
+            }
+            self.load(half(argument, arch, false), target);
+            lower.push((upper(&values[0]), Target::Code(self.here())));
+        }
+        if arch.is_wide() {
+            let mut target = miss;
+            for (upper, lower) in lower {
+                target = Target::Code(self.branch(IF_EQUAL, upper, lower, target));
+            }
+            self.load(half(argument, arch, true), target);
+        }
     }
 
     fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) {

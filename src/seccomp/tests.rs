@@ -375,6 +375,45 @@ fn constant_answers_need_no_argument() {
     }
 }
 
+/// The calls for which the kernel runs the program every time get to their answer soonest.
+#[test]
+fn one_of_several_values_is_found_soon() {
+    const UPPER: u64 = 7 << 32;
+    let values = [0, 8, 0x2_0000, UPPER, UPPER | 8, 0x2_0008, 0xffff_ffff];
+    let one_of = values.map(|value| {
+        let eq = json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]);
+        allow(&["personality"], eq)
+    });
+    let mut rules = one_of.to_vec();
+    rules.push(allow(&["getpid", "clone", "socket"], json!([])));
+    for arch in [Arch::X86_64, Arch::S390x, Arch::Arm] {
+        let filter = compiled(&profile(json!(rules), json!({})), arch);
+        for value in 0..64_u64 {
+            for value in [
+                value,
+                value << 32,
+                value << 14,
+                UPPER | value,
+                !value,
+                0xffff_ffff ^ value,
+            ] {
+                let seen = match arch.is_wide() {
+                    true => u64::MAX,
+                    false => u64::from(u32::MAX),
+                };
+                let allowed = values.iter().any(|one| one & seen == value & seen);
+                let found = run(filter.program(), &call(arch, "personality", with(0, value)));
+                let expected = match allowed {
+                    true => libc::SECCOMP_RET_ALLOW,
+                    false => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+                };
+                assert_eq!(found.value, expected, "{value:#x} on {arch:?}");
+                assert!(found.steps <= 15, "{} for {value:#x}", found.steps);
+            }
+        }
+    }
+}
+
 /// Subtrees of more than 255 instructions: the program does what the plan says.
 #[test]
 fn far_jumps() {
@@ -410,7 +449,7 @@ fn far_jumps() {
 
 #[test]
 fn a_program_too_long_for_the_kernel_is_refused() {
-    let rules: Vec<Value> = (0..900)
+    let rules: Vec<Value> = (0..4100)
         .map(|i| {
             allow(
                 &["ioctl"],
