@@ -230,11 +230,6 @@ impl Work {
         network: Option<namespaces::Ahead>,
     ) -> Result<Ends> {
         let (cgroup, scope) = self.prepare(&mut plan, ground)?;
-        if let Some(network) = network {
-            trace::step("wait for the network namespace", || {
-                plan.namespaces.adopt(network);
-            });
-        }
         let home = &self.container.home;
         if self.container.record.notify {
             plan.rootfs.bind(&notify::mount(&home.make_notify()?))?;
@@ -275,6 +270,11 @@ impl Work {
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let limits = program.as_ref().map(|program| program.limits.clone());
         let limits = limits.unwrap_or_default();
+        if let Some(network) = network {
+            trace::step("wait for the network namespace", || {
+                plan.namespaces.adopt(network);
+            });
+        }
         let init = Init {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
