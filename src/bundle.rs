@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::error::{Error, Result, Step};
 
 pub use habits::{arguments, mount_word, number, shell};
-pub use nearest::{advise, beside, did_you_mean, nearest, neighbour};
+pub use nearest::{advise, beside, did_you_mean, distance, nearest, neighbour};
 pub use schema::near_capability;
 pub use validate::lists::number_list;
 pub use validate::sysctl::sysctl_path;

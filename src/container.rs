@@ -210,7 +210,7 @@ impl Container {
         // Only if the number is still that process's was it the right one.
         match self.init()? {
             Some(_) => Ok(root),
-            None => Err(Error::new("cannot exec in a stopped container:").on(self.id())),
+            None => Err(exec::stopped(self.id())),
         }
     }
 

@@ -147,8 +147,9 @@ pub fn aliases(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Optimal string alignment: insertions, deletions, substitutions and swapped neighbours.
-fn distance(a: &[u8], b: &[u8]) -> usize {
+/// Optimal string alignment: insertions, deletions, substitutions and swapped neighbours. Far from everything is
+/// what is longer than any word worth comparing.
+pub fn distance(a: &[u8], b: &[u8]) -> usize {
     if a.len() > LONGEST || b.len() > LONGEST {
         return usize::MAX;
     }
@@ -204,6 +205,21 @@ mod tests {
             ("x", &namespaces[..], None),
         ] {
             assert_eq!(nearest(word, known.iter().copied()), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn slips_of_the_finger_are_counted() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("create", "create", 0),
+            ("crate", "create", 1),
+            ("craete", "create", 1),
+            ("", "ab", 2),
+            ("start", "state", 2),
+        ] {
+            assert_eq!(distance(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
+            assert_eq!(distance(b.as_bytes(), a.as_bytes()), expected, "{b} {a}");
         }
     }
 

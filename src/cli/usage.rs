@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::habits;
 use super::options::{GLOBAL, HELP};
+use crate::bundle::distance;
 use crate::commands::{self, COMMIT, Command, SPEC_VERSION, VERSION};
 use crate::error::Error;
 
@@ -180,52 +181,19 @@ fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a s
     names
         .filter_map(|name| {
             let begins = word.len() >= 3 && name.starts_with(word);
-            let distance = if begins { 1 } else { slips(word, name) };
+            let distance = match begins {
+                true => 1,
+                false => distance(word.as_bytes(), name.as_bytes()),
+            };
             (distance <= allowed && distance < name.len()).then_some((distance, name))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
 
-/// Letters that were left out, added, changed or swapped with their neighbour (the
-/// optimal string alignment distance).
-fn slips(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 0..a.len() {
-        let mut row = vec![i + 1];
-        for j in 0..b.len() {
-            let change = above[j] + usize::from(a[i] != b[j]);
-            let mut least = change.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
-                least = least.min(before[j - 1] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slips_are_counted() {
-        for (a, b, distance) in [
-            ("", "", 0),
-            ("create", "create", 0),
-            ("crate", "create", 1),
-            ("craete", "create", 1),
-            ("", "ab", 2),
-            ("start", "state", 2),
-        ] {
-            assert_eq!(slips(a, b), distance, "{a} {b}");
-            assert_eq!(slips(b, a), distance, "{b} {a}");
-        }
-    }
 
     #[test]
     fn suggestions_are_near_or_none() {

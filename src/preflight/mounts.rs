@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
 use super::view::{self, Content, Limits, Lost, View};
 use super::{filesystem, with_phrase};
 use crate::bundle::{Bundle, Finding, beside};
-use crate::rootfs::options::Options;
+use crate::rootfs::options::{Consequence, Options};
 use crate::rootfs::overlay::{LOWER, UPPER};
 use crate::rootfs::{Rootfs, lexical};
 use crate::sys::file::open;
@@ -150,12 +150,15 @@ fn one(bundle: &Bundle, index: usize, mount: &Mount, view: &mut View, findings: 
     }
     if let Some(mistake) = options.mistake(words) {
         let at = format!("{pointer}/options/{}", mistake.at);
-        if mistake.ignored {
-            findings.push(Finding::warning(at, mistake.message).maybe_hint(mistake.hint));
-        } else {
-            findings.push(Finding::error(at, mistake.message).maybe_hint(mistake.hint));
-            view.mount(mount.destination(), Content::Opaque, Limits::default());
-            return;
+        match mistake.consequence {
+            Consequence::Ignored(hint) => {
+                findings.push(Finding::warning(at, mistake.message).hint(hint));
+            }
+            Consequence::Refused(hint) => {
+                findings.push(Finding::error(at, mistake.message).maybe_hint(hint));
+                view.mount(mount.destination(), Content::Opaque, Limits::default());
+                return;
+            }
         }
     }
     let noexec = options.attributes.set | options.recursive.set;

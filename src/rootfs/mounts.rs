@@ -16,7 +16,7 @@ use super::fallback::Instead;
 use super::handle::{self, Rootfs, Target};
 use super::idmap::{Idmap, MapIds, Mapping, Maps};
 use super::label::Label;
-use super::options::Options;
+use super::options::{Consequence, Options};
 use crate::error::{Error, Result, Step};
 use crate::log;
 use crate::sys::mount;
@@ -147,11 +147,12 @@ impl Mount {
         if let Some(mistake) = options.mistake(words) {
             let at = format!("{}/options/{}", pointer(index), mistake.at);
             let error = Error::config(at, mistake.message);
-            match (mistake.ignored, mistake.hint) {
+            match mistake.consequence {
                 // All in one line: a warning is nothing but that.
-                (true, Some(hint)) => log::warning(format_args!("{error} and is ignored; {hint}")),
-                (true, None) => log::warning(format_args!("{error} and is ignored")),
-                (false, hint) => return Err(error.maybe_hint(hint)),
+                Consequence::Ignored(hint) => {
+                    log::warning(format_args!("{error} and is ignored; {hint}"));
+                }
+                Consequence::Refused(hint) => return Err(error.maybe_hint(hint)),
             }
         }
         if handle::has_nul(entry.destination()) {

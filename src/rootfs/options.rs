@@ -165,9 +165,14 @@ fn apply(attributes: &mut Attributes, word: &Word) {
 pub struct Mistake {
     pub at: usize,
     pub message: String,
-    pub hint: Option<String>,
-    /// Whether the mount is made without it, after a warning.
-    pub ignored: bool,
+    pub consequence: Consequence,
+}
+
+pub enum Consequence {
+    /// With a hint at what may be meant.
+    Refused(Option<String>),
+    /// The mount is made without it, after a warning that says what to do.
+    Ignored(String),
 }
 
 impl Options {
@@ -244,8 +249,7 @@ impl Options {
         let refused = |at, message, hint| Mistake {
             at,
             message,
-            hint,
-            ignored: false,
+            consequence: Consequence::Refused(hint),
         };
         if let Some(at) = words
             .iter()
@@ -263,21 +267,20 @@ impl Options {
         }
         let word = self.meaningless()?;
         let message = format!("`{word}` is no option of a bind mount");
-        let known = known();
         // The specification lets a bind mount have them, and those that copy a tmpfs's options do.
-        let ignored = word.contains('=');
-        let hint = match ignored {
-            true => Some(format!(
-                "remove {word}: a bind mount takes its filesystem as it is"
-            )),
-            false => mount_word(word)
-                .map(str::to_owned)
-                .or_else(|| did_you_mean(word, known.iter().map(String::as_str))),
-        };
-        Some(Mistake {
-            ignored,
-            ..refused(place(word), message, hint)
-        })
+        if word.contains('=') {
+            let hint = format!("remove {word}: a bind mount takes its filesystem as it is");
+            return Some(Mistake {
+                at: place(word),
+                message,
+                consequence: Consequence::Ignored(hint),
+            });
+        }
+        let known = known();
+        let hint = mount_word(word)
+            .map(str::to_owned)
+            .or_else(|| did_you_mean(word, known.iter().map(String::as_str)));
+        Some(refused(place(word), message, hint))
     }
 
     /// The word that is for a filesystem, of a bind mount: it means nothing there. One that is
