@@ -49,6 +49,10 @@ pub struct Ceiling {
     pub pointer: String,
 }
 
+/// In the words that are known for it.
+const IDLE_AND_WEIGHT: &str =
+    "unable to apply both cpu.idle and cpu.weight: an idle cgroup has no weight";
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub writes: Vec<Write>,
@@ -90,7 +94,13 @@ pub fn plan(
     if let Some(unified) = resources.and_then(|resources| resources.unified().as_ref()) {
         let mut entries: Vec<_> = unified.iter().collect();
         entries.sort();
+        let idle = unified.get("cpu.idle").map(|idle| idle.trim()) == Some("1");
         for (name, value) in entries {
+            // The kernel has it last, and refuses it.
+            if idle && matches!(name.as_str(), "cpu.weight" | "cpu.weight.nice") {
+                plan.warn(&format!("/unified/{name}"), IDLE_AND_WEIGHT);
+                continue;
+            }
             plan.unified(name, value)?;
         }
     }
@@ -278,10 +288,7 @@ impl Planner<'_> {
         }
         if let Some(weight) = cpu.shares().and_then(convert::weight_of_shares) {
             if idle == Some(1) {
-                self.warn(
-                    "/cpu/shares",
-                    "unable to apply both cpu.idle and cpu.weight: an idle cgroup has no weight",
-                );
+                self.warn("/cpu/shares", IDLE_AND_WEIGHT);
             } else {
                 self.write("cpu.weight", weight, "/cpu/shares");
             }

@@ -425,6 +425,15 @@ fn idle_and_shares(lab: &Lab) {
     let options = ["--cpu-idle", "0", "--cpu-share", "512"];
     container.command("update", &options).run().ok();
     assert_eq!(read(), before);
+    if lab.is_husk() {
+        let file = lab.path("idle");
+        let both = json!({ "unified": { "cpu.idle": "1", "cpu.weight": "8" } });
+        fs::write(&file, both.to_string()).unwrap();
+        let words = ["--resources", file.to_str().unwrap()];
+        let output = container.command("update", &words).run().ok();
+        assert!(output.stderr.contains("unable to apply both"), "{output}");
+        assert_eq!(container.cgroup_file("cpu.idle"), "1");
+    }
     container.end();
 }
 

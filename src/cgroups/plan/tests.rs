@@ -241,6 +241,11 @@ fn what_v2_lacks_is_said() {
         ),
         (r#"{"cpu":{"idle":1,"shares":512}}"#, vec!["/cpu/shares"]),
         (
+            r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#,
+            vec!["/unified/cpu.weight"],
+        ),
+        (r#"{"unified":{"cpu.idle":"0","cpu.weight":"8"}}"#, vec![]),
+        (
             r#"{"cpu":{"realtimePeriod":1000000}}"#,
             vec!["/cpu/realtimePeriod"],
         ),
