@@ -151,7 +151,7 @@ function counts(runtime, part,    n) {
     n = total[runtime, part, "pass"] + total[runtime, part, "fail"] + total[runtime, part, "skip"]
     if (!n) return " |"
     return sprintf(" %d / %d / %d%s |", total[runtime, part, "pass"], total[runtime, part, "fail"], total[runtime, part, "skip"],
-        n < all ? " (of " ran_files[runtime, part] " files)" : "")
+        n < all ? " (in " ran_files[runtime, part] " of the files)" : "")
 }
 function runc_suite(    i, j, r, row, file, test, part, only) {
     heading("part: passed / failed / skipped", "")
