@@ -271,9 +271,9 @@ impl Container {
     }
 
     /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,
-    /// who waits at that socket for the container to be ready, more is to be waited for.
-    /// `knock` is what `create` has of it, if it was asked to. An observer gets the seccomp listener in place of the agent. What fails is explained while the
-    /// container is still there, with its bundle.
+    /// who waits at that socket for the container to be ready, more is to be waited for. `knock`: what `create`
+    /// has, if it was asked to. An observer gets the seccomp listener in place of the agent. What fails is
+    /// explained while the container is still there, with its bundle.
     pub fn begin(
         self,
         knock: Option<Knock>,

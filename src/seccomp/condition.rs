@@ -61,14 +61,9 @@ impl Condition {
     /// The condition as far as `arch` can see it: 32 bit ABIs have only the lower half of
     /// each argument. None where it always holds.
     pub fn on(self, arch: Arch) -> Option<Condition> {
-        let seen = if arch.is_wide() {
-            u64::MAX
-        } else {
-            u64::from(u32::MAX)
-        };
         let seen = Condition {
-            value: self.value & seen,
-            mask: self.mask & seen,
+            value: self.value & seen_by(arch),
+            mask: self.mask & seen_by(arch),
             ..self
         };
         (seen.mask != 0).then_some(seen)
@@ -109,10 +104,7 @@ impl Condition {
 
     /// The value, if the condition asks for one and no other.
     pub fn equality(self, arch: Arch) -> Option<u64> {
-        let seen = match arch.is_wide() {
-            true => u64::MAX,
-            false => u64::from(u32::MAX),
-        };
+        let seen = seen_by(arch);
         let equal = matches!(
             self.operator,
             Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq
@@ -137,6 +129,14 @@ impl Condition {
             SeccompCmpArgLen::Dword
         };
         SeccompCondition::new(self.argument, length, operator, self.value)
+    }
+}
+
+/// The bits of an argument that a program of that ABI has.
+fn seen_by(arch: Arch) -> u64 {
+    match arch.is_wide() {
+        true => u64::MAX,
+        false => u64::from(u32::MAX),
     }
 }
 

@@ -93,24 +93,20 @@ impl Writer<'_> {
             let mut abis = plan.abis.iter().filter(|abi| abi.arch.audit() == audit);
             abis.find(|abi| (abi.arch == Arch::X32) == x32)
         };
-        let bad = Target::Return(BAD_ARCH);
         let x32 = find(true).map(|abi| self.abi(abi, X32_BIT)).transpose()?;
-        let mut asked = Vec::new();
-        let plain = match find(false) {
-            Some(abi) => {
-                let mut ranges = plan.ranges(abi);
-                asked = self.take_asked(&mut ranges);
-                self.search(abi.arch, &ranges, None)?
-            }
-            None => bad,
-        };
-        let first = match audit == Arch::X86_64.audit() {
-            true => self.tell_x32(x32, plain),
+        let tell = |writer: &mut Self, plain| match audit == Arch::X86_64.audit() {
+            true => writer.tell_x32(x32, plain),
             false => plain,
         };
         let first = match find(false) {
-            Some(abi) => self.ask(abi.arch, &asked, first)?,
-            None => first,
+            Some(abi) => {
+                let mut ranges = plan.ranges(abi);
+                let asked = self.take_asked(&mut ranges);
+                let plain = self.search(abi.arch, &ranges, None)?;
+                let others = tell(self, plain);
+                self.ask(abi.arch, asked.iter(), others)?
+            }
+            None => tell(self, Target::Return(BAD_ARCH)),
         };
         Ok(self.enter(first))
     }
@@ -153,14 +149,14 @@ impl Writer<'_> {
     }
 
     /// Compares the number with those of `asked`, one after the other.
-    fn ask(
+    fn ask<'r>(
         &mut self,
         arch: Arch,
-        asked: &[(u32, AnswerId)],
+        asked: impl DoubleEndedIterator<Item = &'r (u32, AnswerId)>,
         others: Target,
     ) -> Result<Target, BackendError> {
         let mut target = others;
-        for (number, id) in asked.iter().rev() {
+        for (number, id) in asked.rev() {
             let hit = self.answer(arch, *id)?;
             target = Target::Code(self.branch(IF_EQUAL, *number, hit, target));
         }
@@ -216,14 +212,10 @@ impl Writer<'_> {
             }
             before = Some(i);
         }
-        let exceptions = (0..ranges.len()).filter(|i| answer(*i) != base);
+        let exceptions = ranges.iter().filter(|(_, id)| *id != base);
         if split.is_none() && exceptions.clone().count() <= LONGEST_CHAIN {
-            let mut target = self.answer(arch, base)?;
-            for i in exceptions.rev() {
-                let hit = self.answer(arch, answer(i))?;
-                target = Target::Code(self.branch(IF_EQUAL, ranges[i].0, hit, target));
-            }
-            return Ok(target);
+            let others = self.answer(arch, base)?;
+            return self.ask(arch, exceptions, others);
         }
         let split = split.unwrap_or(middle);
         let pivot = ranges[split].0;
