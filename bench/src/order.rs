@@ -32,6 +32,7 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
         met: Vec::new(),
         known: BTreeSet::new(),
         code: (0, Vec::new()),
+        base: 0,
         processes: HashMap::new(),
     };
     let mut follow = |words: &[&str]| follow(site, husk, words, &mut breakpoints);
@@ -90,14 +91,16 @@ impl Functions {
         }
     }
 
-    /// Where the file begins in the process's memory, as far as that has to be added.
+    /// Where the file begins in the process's memory, as far as that has to be added: the kernel's own pages
+    /// may lie below.
     fn base(&self, pid: i32) -> u64 {
         if self.fixed {
             return 0;
         }
         let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let first = text.split('-').next().unwrap_or_default();
-        u64::from_str_radix(first, 16).unwrap_or(0)
+        let file = text.lines().find(|line| line.contains(" /"));
+        let first = file.and_then(|line| line.split('-').next());
+        first.map_or(0, |begin| u64::from_str_radix(begin, 16).unwrap_or(0))
     }
 
     /// What stood there is returned.
@@ -131,6 +134,8 @@ struct Breakpoints<'a> {
     known: BTreeSet<u64>,
     /// What stands in the file where breakpoints are planted, and from where on.
     code: (u64, Vec<u8>),
+    /// Where the last file that was executed begins: below it lies what was mapped since.
+    base: u64,
     processes: HashMap<i32, Planted>,
 }
 
@@ -140,11 +145,12 @@ impl Debugger for Breakpoints<'_> {
     fn begun(&mut self, pid: i32, executed: bool) -> io::Result<()> {
         let memory = format!("/proc/{pid}/mem");
         let memory = File::options().read(true).write(true).open(memory)?;
-        let base = self.functions.base(pid);
-        // A child has its parent's.
+        // A child and a thread have their parent's.
         if executed {
-            self.code = self.functions.plant(&memory, base)?;
+            self.base = self.functions.base(pid);
+            self.code = self.functions.plant(&memory, self.base)?;
         }
+        let base = self.base;
         self.processes.insert(pid, Planted { memory, base });
         Ok(())
     }
