@@ -124,14 +124,17 @@ engines: built ## podman, containerd, docker on husk, runc and crun, here and in
 	@integration/engines/engines --vm --jobs 2 $(addprefix --engine ,$(ENGINES_ONLY)) \
 		husk=$(abspath $(HUSK)) runc="$$(command -v runc)" crun="$$(command -v crun)"
 
-check: ## formatting, clippy and the lock file
+check: ## formatting, clippy, the lock file; and that the fuzz targets still compile
 	@. .ci/toolchain; \
 	for part in fmt clippy; do \
 		cargo $$part --version >/dev/null 2>&1 || rustup component add $${part/fmt/rustfmt}; \
 	done; \
 	cargo fmt --all --check; \
 	cargo clippy --workspace --all-targets --target "$$TARGET" -- -D warnings; \
-	cargo metadata --locked --format-version 1 >/dev/null
+	cargo metadata --locked --format-version 1 >/dev/null; \
+	.ci/need c++=g++; \
+	RUSTFLAGS="--cfg fuzzing -D warnings" cargo check --locked --manifest-path fuzz/Cargo.toml \
+		--target-dir target/fuzz-check
 
 lint: ## the rules that clippy doesn't know: shell scripts and the house
 	@.ci/need shellcheck

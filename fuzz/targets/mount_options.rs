@@ -99,8 +99,8 @@ fuzz_target!(|text: &str| {
     }
     let owned: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let mistake = options.mistake(&owned);
-    if let Some((at, message, _)) = &mistake {
-        assert!(*at < words.len() && !message.is_empty());
+    if let Some(mistake) = &mistake {
+        assert!(mistake.at < words.len() && !mistake.message.is_empty());
     }
     // A bind mount takes nothing that is for a filesystem.
     let for_nobody = options.bind.is_some() && !options.data.is_empty();
