@@ -184,8 +184,9 @@ fn called(site: &Site, runtime: &Runtime, words: &[&str]) -> Result<Calls, Strin
 /// `PID NAME(...) = RESULT <SECONDS>`, or the end of a call during which another process was seen. Waiting for
 /// somebody else is not the call's time.
 fn call(line: &str) -> Option<(&str, f64)> {
-    const WAITING: [&str; 7] = [
+    const WAITING: [&str; 8] = [
         "poll",
+        "recvfrom",
         "recvmsg",
         "waitid",
         "wait4",
