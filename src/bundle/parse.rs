@@ -21,11 +21,12 @@ pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
         return None;
     }
     match serde_json::from_slice::<Spec>(raw) {
-        Ok(spec)
+        Ok(mut spec)
             if !misspelt(spec.process().as_ref())
                 && !arrays_for_objects(raw)
                 && !half_mapped(raw, &spec) =>
         {
+            repair::forget_other_platforms(&mut spec);
             let extra = extra(raw, &spec, findings);
             refuse_nul(raw, schema::config, findings);
             Some((spec, extra))

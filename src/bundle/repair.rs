@@ -3,6 +3,7 @@
 //! Each repair names the crate's shortcoming, so that it can go when the crate is mended. Nulls
 //! and unknown capabilities are already gone (`schema`).
 
+use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 /// Platforms that husk is not for. Their properties are ignored as unknown ones are, but the
@@ -16,6 +17,16 @@ pub const OTHER_PLATFORMS: &[&str] = &[
     "uidMappings",
     "gidMappings",
 ];
+
+/// What the crate makes of [`OTHER_PLATFORMS`] where their types are right.
+pub fn forget_other_platforms(spec: &mut Spec) {
+    spec.set_solaris(None)
+        .set_vm(None)
+        .set_windows(None)
+        .set_zos(None)
+        .set_uid_mappings(None)
+        .set_gid_mappings(None);
+}
 
 /// The crate's two spellings of its own.
 const SCHEDULER_FLAGS: [(&str, &str); 2] = [

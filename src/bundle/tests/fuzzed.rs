@@ -52,3 +52,21 @@ fn a_nul_behind_an_unknown_capability_is_told_in_its_place() {
     assert_eq!(pointer, Some("/process/capabilities/effective/1/0"));
     assert!(!agreed(&raw));
 }
+
+/// The fast way kept what the crate has types for.
+#[test]
+fn other_platforms_are_unknown_to_both_readers() {
+    for platform in [
+        r#"{"uidMappings": [], "gidMappings": []}"#,
+        r#"{"solaris": {"milestone": "m"}}"#,
+        r#"{"windows": {"layerFolders": ["l"]}}"#,
+        r#"{"vm": {"kernel": {"path": "/k"}}}"#,
+    ] {
+        let raw = patched(platform);
+        let read = |reader: fn(&[u8], &mut Findings) -> _| reader(&raw, &mut Findings::default());
+        let fast: Option<(oci_spec::runtime::Spec, _)> = read(parse::config);
+        assert!(fast.is_some(), "{platform}");
+        assert_eq!(fast, read(parse::check), "{platform}");
+        assert!(agreed(&raw), "{platform}");
+    }
+}
