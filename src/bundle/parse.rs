@@ -41,7 +41,8 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
         return None;
     }
     match serde_json::from_slice::<Process>(raw) {
-        Ok(process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
+        Ok(mut process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
+            repair::forget_other_platforms_of(&mut process);
             refuse_nul(raw, schema::process, findings);
             Some(process)
         }

@@ -3,7 +3,7 @@
 //! Each repair names the crate's shortcoming, so that it can go when the crate is mended. Nulls
 //! and unknown capabilities are already gone (`schema`).
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json};
 
 /// Platforms that husk is not for. Their properties are ignored as unknown ones are, but the
@@ -26,6 +26,13 @@ pub fn forget_other_platforms(spec: &mut Spec) {
         .set_zos(None)
         .set_uid_mappings(None)
         .set_gid_mappings(None);
+    if let Some(process) = spec.process_mut() {
+        forget_other_platforms_of(process);
+    }
+}
+
+pub fn forget_other_platforms_of(process: &mut Process) {
+    process.set_command_line(None);
 }
 
 /// The crate's two spellings of its own.

@@ -61,6 +61,7 @@ fn other_platforms_are_unknown_to_both_readers() {
         r#"{"solaris": {"milestone": "m"}}"#,
         r#"{"windows": {"layerFolders": ["l"]}}"#,
         r#"{"vm": {"kernel": {"path": "/k"}}}"#,
+        r#"{"process": {"commandLine": "sh"}}"#,
     ] {
         let raw = patched(platform);
         let read = |reader: fn(&[u8], &mut Findings) -> _| reader(&raw, &mut Findings::default());
