@@ -187,7 +187,14 @@ impl Findings {
 impl Bundle {
     /// Reads and checks `dir/config.json`.
     pub fn load(dir: &Path) -> Result<Bundle> {
-        Bundle::parse(dir, read_config(dir)?)
+        Bundle::load_with(dir, |_| {})
+    }
+
+    /// The same; `begin` sees the bytes before they are understood.
+    pub fn load_with(dir: &Path, begin: impl FnOnce(&[u8])) -> Result<Bundle> {
+        let raw = read_config(dir)?;
+        begin(&raw);
+        Bundle::parse(dir, raw)
     }
 
     /// Properties that nobody knows, which are ignored (config.md, "Extensibility"): a misspelt one asks

@@ -234,9 +234,12 @@ impl Plan {
         self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
     }
 
-    /// Takes what was made ahead for this container.
+    /// Takes what was made ahead, if it is for this container: one in a user namespace makes its own.
     pub fn adopt(&mut self, network: Ahead) {
-        self.network = network.finish();
+        let network = network.finish();
+        if self.new.contains(CloneFlags::CLONE_NEWNET) && !self.in_user_namespace() {
+            self.network = network;
+        }
     }
 
     /// Whether the process finds its network namespace as it is to be.

@@ -75,7 +75,8 @@ pub fn spawn(init: Init, cgroup: Option<BorrowedFd>) -> Result<Process> {
 }
 
 /// Makes a process by way of another one, which enters what exists already and then makes the process
-/// as its sibling.
+/// as its sibling. `enter` gets both channels: that of the process, and the one between's own, to which it
+/// reports; it closes what else is open.
 ///
 /// In a pid namespace that others live in, a process can be looked at from its birth on: this one is
 /// born with nothing open but what it needs (CVE-2016-9962). And new namespaces must belong to a user
@@ -84,52 +85,44 @@ fn spawn_through<T>(
     (channel, theirs): (Channel, Channel),
     cgroup: Option<BorrowedFd>,
     task: T,
-    enter: impl FnOnce(&T, &Channel) -> Result<u64>,
+    enter: impl FnOnce(&T, &Channel, &Channel) -> Result<u64>,
     run: fn(T, Channel) -> !,
 ) -> Result<Process> {
+    // Two senders on one channel would have to wait for each other.
+    let (reports, reporter) = Channel::pair()?;
     match sys::clone3(0, cgroup).or_fail(no_process)? {
         Clone::Child => {
             log::close();
-            drop(channel);
+            drop((channel, reports));
             trace::take_role(Role::GoBetween);
-            let forked = enter(&task, &theirs).and_then(|flags| {
+            let forked = enter(&task, &theirs, &reporter).and_then(|flags| {
                 sys::clone3(flags | libc::CLONE_PARENT as u64, None).or_fail(no_process)
             });
             let report = match forked {
-                Ok(Clone::Child) => run(task, theirs),
+                Ok(Clone::Child) => {
+                    drop(reporter);
+                    run(task, theirs)
+                }
                 Ok(Clone::Parent { pid, pidfd }) => Report::Forked(pid, pidfd),
                 Err(error) => Report::Failed(error),
             };
-            let _ = theirs.report(&report);
+            let _ = reporter.report(&report);
             sys::exit(0)
         }
-        Clone::Parent {
-            pid: between,
-            pidfd,
-        } => {
-            drop(theirs);
-            drop(task);
-            let made = trace::step("wait for the go-between", || wait_forked(channel, &pidfd));
+        Clone::Parent { pid: between, .. } => {
+            drop((theirs, reporter, task));
+            let report = trace::step("wait for the go-between", || reports.next_report());
             let _ = waitpid(between, None);
-            made
+            match report? {
+                Some(Report::Forked(pid, pidfd)) => Ok(Process {
+                    pid,
+                    pidfd,
+                    channel,
+                }),
+                Some(Report::Failed(error)) => Err(error),
+                _ => Err(Error::new("make process").because("the process in between ended early")),
+            }
         }
-    }
-}
-
-/// The process waits for husk before it says anything, so its maker's report comes first.
-/// The process that it made has the channel, too, and waits: its own end must not be waited for in vain.
-fn wait_forked(channel: Channel, between: &OwnedFd) -> Result<Process> {
-    match channel.next_report_of(Some(between.as_fd()))? {
-        Some(Report::Forked(pid, pidfd)) => {
-            channel.go()?;
-            Ok(Process {
-                pid,
-                pidfd,
-                channel,
-            })
-        }
-        Some(Report::Failed(error)) => Err(error),
-        _ => Err(Error::new("make process").because("the process in between ended early")),
     }
 }
 

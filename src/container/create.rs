@@ -78,13 +78,15 @@ pub struct Created {
     pub knock: Option<Knock>,
 }
 
-/// The bundle of a container that can be made under this id.
-pub(super) fn load(request: &Request) -> Result<Bundle> {
+/// The bundle of a container that can be made under this id; `begin` sees its config.json first.
+pub(super) fn load(request: &Request, begin: impl FnOnce(&[u8])) -> Result<Bundle> {
     check_id(request.id)?;
     if Home::open(request.root, request.id)?.is_some() {
         return Err(record::taken(request.id));
     }
-    let bundle = trace::step("read config.json", || Bundle::load(request.bundle))?;
+    let bundle = trace::step("read config.json", || {
+        Bundle::load_with(request.bundle, begin)
+    })?;
     warn(&bundle.warnings);
     check_terminal(&bundle.spec, request)?;
     Ok(bundle)
@@ -98,9 +100,9 @@ fn warn(findings: &[Finding]) {
 
 /// The container, which nobody else may change before it is dropped, and its process.
 pub fn create(request: &Request) -> Result<(Container, Created)> {
-    let mut bundle = load(request)?;
+    let mut network = None;
+    let mut bundle = load(request, |raw| network = namespaces::Ahead::begin(raw))?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
-    let network = namespaces::Ahead::begin(bundle.spec.linux().as_ref());
     let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
     let whereabouts = plan.whereabouts.take();
     let ground = trace::step("look at the cgroup's place", || {

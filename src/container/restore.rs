@@ -42,7 +42,7 @@ const NULL: &str = "/dev/null";
 
 pub fn restore(request: &Request) -> Result<Created> {
     let program = find()?;
-    let bundle = load(&request.create)?;
+    let bundle = load(&request.create, |_| {})?;
     check_devices(&bundle.spec)?;
     let streams = read_descriptors(request.images)?;
     let mut plan = Plan::new(&request.create, bundle)?;

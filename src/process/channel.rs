@@ -6,7 +6,6 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
@@ -89,37 +88,8 @@ impl Channel {
 
     /// `None` when the process is gone. What it has for the log is written on the way.
     pub fn next_report(&self) -> Result<Option<Report>> {
-        self.next_report_of(None)
-    }
-
-    /// Whether there is something to receive: not when `sender`, a pidfd, has ended without a word.
-    fn has_word_of(&self, sender: BorrowedFd) -> Result<bool> {
-        let mut timeout = PollTimeout::NONE;
-        loop {
-            let mut fds = [
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-                PollFd::new(sender, PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, timeout) {
-                Ok(_) if fds[0].any() == Some(true) => return Ok(true),
-                // It may have spoken right before its end.
-                Ok(_) if timeout == PollTimeout::NONE => timeout = PollTimeout::ZERO,
-                Ok(_) => return Ok(false),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(lost(errno)),
-            }
-        }
-    }
-
-    /// The same, and `None` when the process of that pidfd is gone, though others have the channel.
-    pub fn next_report_of(&self, sender: Option<BorrowedFd>) -> Result<Option<Report>> {
         let mut buffer = Vec::new();
         let (tag, rest, fd) = loop {
-            if let Some(sender) = sender
-                && !self.has_word_of(sender)?
-            {
-                return Ok(None);
-            }
             let fd = match next_message(self.socket.as_fd(), &mut buffer) {
                 Err(Errno::ECONNRESET) => return Ok(None),
                 done => done.or_fail(lost)?,

@@ -67,10 +67,10 @@ fn no_entry(step: &'static str, errno: Errno) -> Error {
 /// Makes the process. It waits for [`Channel::go`] when it is ready, then its end of the channel is
 /// closed by the execution, or tells what failed.
 pub fn spawn(exec: Exec, cgroup: Option<BorrowedFd>) -> Result<Process> {
-    let enter = |exec: &Exec, theirs: &Channel| {
-        let kept = [theirs.fd(), exec.init.as_fd(), exec.root.as_fd()];
+    let enter = |exec: &Exec, theirs: &Channel, own: &Channel| {
+        let kept = [theirs.fd(), own.fd(), exec.init.as_fd(), exec.root.as_fd()];
         system::fd::close_but(3 + exec.program.preserved(), &kept).step("close", "descriptors")?;
-        trace::send_to(theirs.fd());
+        trace::send_to(own.fd());
         system::prctl::set_dumpable(false).step("protect", "the process")?;
         let early = exec.early();
         if !early.is_empty() {
@@ -105,7 +105,6 @@ fn run(exec: Exec, channel: Channel) -> ! {
 }
 
 fn enter(exec: Exec, channel: &Channel) -> Result<Prepared> {
-    channel.wait()?;
     // The words of runc's log, for those who know it; its suite is among them.
     channel.debug(format_args!(
         "nsexec container setup: namespaces {:#x}",

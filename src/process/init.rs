@@ -122,10 +122,8 @@ pub fn run(init: Init, channel: Channel) -> ! {
 
 impl Init {
     fn set_up(mut self, channel: &Channel) -> Result<Waiting> {
-        if self.needs_go_between() {
-            channel.wait()?;
-        } else {
-            self.close_the_rest(channel)?;
+        if !self.needs_go_between() {
+            self.close_the_rest(&[channel.fd()])?;
         }
         trace::send_to(channel.fd());
         // The words of runc's log, for those who know it; its suite is among them.
@@ -230,9 +228,9 @@ impl Init {
     }
 
     /// For the process in between: everything before it makes this one.
-    pub fn enter(&self, channel: &Channel) -> Result<u64> {
-        self.close_the_rest(channel)?;
-        trace::send_to(channel.fd());
+    pub fn enter(&self, theirs: &Channel, own: &Channel) -> Result<u64> {
+        self.close_the_rest(&[theirs.fd(), own.fd()])?;
+        trace::send_to(own.fd());
         if let Some(stage) = &self.stage {
             self.rootfs.stage(stage)?;
         }
@@ -242,11 +240,12 @@ impl Init {
 
     /// What husk has open, the lock of the record among it, is not for a process that may wait for
     /// days, nor for those who may be able to look at it (CVE-2016-9962).
-    pub fn close_the_rest(&self, channel: &Channel) -> Result<()> {
+    pub fn close_the_rest(&self, channels: &[BorrowedFd]) -> Result<()> {
         let preserved = self.program.as_ref().map_or(0, Program::preserved);
         let mut kept = self.rootfs.descriptors();
         kept.extend(self.namespaces.descriptors());
-        kept.extend([channel.fd(), self.gate.door.as_fd(), self.gate.name.as_fd()]);
+        kept.extend([self.gate.door.as_fd(), self.gate.name.as_fd()]);
+        kept.extend(channels);
         sys::fd::close_but(3 + preserved, &kept).step("close", "descriptors")
     }
 
