@@ -383,12 +383,7 @@ impl Container {
                 return cgroup.kill();
             }
             if all {
-                for pid in cgroup.procs()? {
-                    let _ = sys::process::pidfd_open(pid).and_then(|pidfd| {
-                        sys::process::pidfd_send_signal(pidfd.as_fd(), signal.number())
-                    });
-                }
-                return Ok(());
+                return cgroup.signal(signal.number());
             }
         }
         let Some(init) = self.init()? else {

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::killpg;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
@@ -347,9 +348,14 @@ impl Drop for Brood {
     }
 }
 
-/// In a container its /proc may be the image's, and say anything.
+/// In a container its /proc may be the image's, and say anything, or nothing for ever.
 fn children() -> Option<Vec<i32>> {
-    let mut listed = sys::process::children("/proc/thread-self/children").ok()?;
+    const LIST: &str = "/proc/thread-self/children";
+    let kind = statfs(LIST).ok()?.filesystem_type();
+    if kind != PROC_SUPER_MAGIC {
+        return None;
+    }
+    let mut listed = sys::process::children(LIST).ok()?;
     listed.retain(|&pid| sys::process::is_child(pid));
     Some(listed)
 }

@@ -337,9 +337,13 @@ impl Plan {
         }
     }
 
+    pub fn makes_time(&self) -> bool {
+        self.new.contains(NEWTIME)
+    }
+
     /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it.
     pub fn make_time(&self) -> Result<()> {
-        if !self.new.contains(NEWTIME) {
+        if !self.makes_time() {
             return Ok(());
         }
         let fail = |errno| {

@@ -482,8 +482,13 @@ impl Built {
     /// After the last hook that may want to write: read-only root and paths, masks.
     pub fn seal(self) -> Result<()> {
         let plan = &self.plan;
-        masks::protect(&self.root, &plan.protected)?;
-        masks::mask(&self.root, &plan.masked, plan.label.as_ref())?;
+        let lookup = |path: &Path| {
+            let mut latest = plan.mounts.iter().rev();
+            let attached = latest.find_map(|mount| mount.lookup(path));
+            attached.unwrap_or_else(|| self.root.lookup(path))
+        };
+        masks::protect(&lookup, &plan.protected)?;
+        masks::mask(&self.root, &lookup, &plan.masked, plan.label.as_ref())?;
         for mount in &self.late {
             mount::set_attributes(mount.as_fd(), false, READ_ONLY).or_fail(|errno| {
                 Error::new("make mount read-only")

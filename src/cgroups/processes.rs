@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Whence, lseek};
 
 use super::hierarchy::open_file;
 use super::tree::{Cgroup, Place};
 use super::{file, walk};
 use crate::error::{Error, Result, Step};
+use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
 /// As long as runc waits for the freezer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,6 +64,26 @@ impl Cgroup {
         }
     }
 
+    /// Sends the signal to all its processes and those below, as far as they are there when it is called.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        self.signal_each(&self.procs()?, signal)
+    }
+
+    /// A number is somebody else's as soon as its process is reaped: a handle is taken first, and used if the
+    /// number is still listed then.
+    fn signal_each(&self, pids: &[Pid], signal: i32) -> Result<()> {
+        let handle = |&pid: &Pid| Some((pid, pidfd_open(pid).ok()?));
+        // Not so many at once that descriptors run out.
+        for some in pids.chunks(128) {
+            let handles: Vec<_> = some.iter().filter_map(handle).collect();
+            let listed = self.procs()?;
+            for (_, process) in handles.iter().filter(|(pid, _)| listed.contains(pid)) {
+                let _ = pidfd_send_signal(process.as_fd(), signal);
+            }
+        }
+        Ok(())
+    }
+
     /// Frozen, no process escapes by forking. Signals reach frozen processes.
     fn kill_each(&self) -> Result<()> {
         // A container that won't freeze is killed all the same.
@@ -72,9 +93,7 @@ impl Cgroup {
             match self.procs() {
                 Ok(pids) if pids.is_empty() => break,
                 Ok(pids) => {
-                    for pid in pids {
-                        let _ = kill(pid, Signal::SIGKILL);
-                    }
+                    self.signal_each(&pids, libc::SIGKILL)?;
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => {

@@ -14,7 +14,7 @@ use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, fstat, umask};
-use nix::unistd::{getpid, setsid};
+use nix::unistd::{geteuid, getpid, setsid};
 
 use super::channel::{self, Channel, Report};
 use super::program::{Prepared, Program};
@@ -231,11 +231,24 @@ impl Init {
     pub fn enter(&self, theirs: &Channel, own: &Channel) -> Result<u64> {
         self.close_the_rest(&[theirs.fd(), own.fd()])?;
         trace::send_to(own.fd());
+        // To enter a user namespace takes nobody's right to trace: its members who may could have what is
+        // still the host's.
+        if !self.must_stay_open() {
+            sys::prctl::set_dumpable(false).step("protect", "the process")?;
+        }
         if let Some(stage) = &self.stage {
             self.rootfs.stage(stage)?;
         }
         self.namespaces.enter_all()?;
         Ok(self.namespaces.clone_flags())
+    }
+
+    /// The files of /proc/PID belong to root where a process can't be dumped: an ordinary user could map no
+    /// ids then, and the process itself not set its clocks.
+    fn must_stay_open(&self) -> bool {
+        !geteuid().is_root()
+            && (self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New
+                || self.namespaces.makes_time())
     }
 
     /// What husk has open, the lock of the record among it, is not for a process that may wait for

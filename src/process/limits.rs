@@ -1,10 +1,14 @@
 //! `process.rlimits`: what the program may use up.
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
 use crate::error::{Error, Result, Step};
+use crate::sys::file::open;
 use crate::sys::prctl;
 
 /// In the order of config.json.
@@ -85,10 +89,19 @@ fn is_files(resource: u32) -> bool {
     i64::from(resource) == i64::from(libc::RLIMIT_NOFILE)
 }
 
-/// How many files the kernel lets a process open; as many as there can be where it doesn't say.
+/// How many files the kernel lets a process open; as many as there can be where it doesn't say. In a container
+/// an image's fifo may be in its place.
 fn nr_open() -> u64 {
-    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
-    text.trim().parse().unwrap_or(u64::MAX)
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let said = || {
+        let file = open("/proc/sys/fs/nr_open", flags, Mode::empty()).ok()?;
+        let kind = fstatfs(&file).ok()?.filesystem_type();
+        let mut text = [0; 32];
+        let length = nix::unistd::read(&file, &mut text).ok()?;
+        let number = str::from_utf8(&text[..length]).ok()?.trim().parse().ok()?;
+        (kind == PROC_SUPER_MAGIC).then_some(number)
+    };
+    said().unwrap_or(u64::MAX)
 }
 
 fn resource(kind: oci::PosixRlimitType) -> u32 {

@@ -72,21 +72,7 @@ impl Rootfs {
     }
 
     fn resolve(&self, path: &Path, flags: OFlag, more: ResolveFlag) -> nix::Result<OwnedFd> {
-        let how = OpenHow::new()
-            .flags(flags | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        for _ in 0..LOOKUP_TRIES {
-            match openat2(&self.fd, path, how) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                done => return done,
-            }
-        }
-        Err(Errno::EAGAIN)
+        resolve_in(self.fd(), path, flags, more)
     }
 
     /// Makes the directory and those above it that are missing, mode 0755; opens it (`O_PATH`). A link
@@ -220,6 +206,34 @@ impl Rootfs {
             }
         }
     }
+}
+
+/// A handle to what is at `path` below `directory`, as if that were `/`.
+pub fn lookup_below(directory: BorrowedFd, path: &Path) -> nix::Result<OwnedFd> {
+    resolve_in(directory, path, OFlag::O_PATH, ResolveFlag::empty())
+}
+
+fn resolve_in(
+    directory: BorrowedFd,
+    path: &Path,
+    flags: OFlag,
+    more: ResolveFlag,
+) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more);
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    for _ in 0..LOOKUP_TRIES {
+        match openat2(directory, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EAGAIN)
 }
 
 /// The names of a path and its `..`, the last one first.

@@ -18,11 +18,14 @@ fn error(step: &'static str, path: &Path, pointer: &str, index: usize) -> Error 
         .at(format!("/linux/{pointer}/{index}"))
 }
 
+/// Finds what is at a path of the container.
+type Lookup<'a> = &'a dyn Fn(&Path) -> nix::Result<OwnedFd>;
+
 /// Makes each path that exists read-only, by a mount of itself on itself.
-pub fn protect(root: &Rootfs, paths: &[PathBuf]) -> Result<()> {
+pub fn protect(lookup: Lookup, paths: &[PathBuf]) -> Result<()> {
     for (index, path) in paths.iter().enumerate() {
         let fail = |errno| error("make read-only", path, "readonlyPaths", index).errno(errno);
-        let target = match root.lookup(path) {
+        let target = match lookup(path) {
             Ok(target) => target,
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             Err(errno) => return Err(fail(errno)),
@@ -45,12 +48,12 @@ fn clone_of(file: &OwnedFd) -> nix::Result<OwnedFd> {
 
 /// Hides each path that exists: a directory behind an empty read-only tmpfs, one for all of them, and
 /// anything else behind the container's /dev/null.
-pub fn mask(root: &Rootfs, paths: &[PathBuf], label: Option<&Label>) -> Result<()> {
+pub fn mask(root: &Rootfs, lookup: Lookup, paths: &[PathBuf], label: Option<&Label>) -> Result<()> {
     let mut null = None;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
         let fail = |errno| error("mask", path, "maskedPaths", index).errno(errno);
-        let target = match root.lookup(path) {
+        let target = match lookup(path) {
             Ok(target) => target,
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             Err(errno) => return Err(fail(errno)),

@@ -63,6 +63,8 @@ pub struct Mount {
     tree: Option<OwnedFd>,
     /// Where the mapping comes from, for a source that is opened late.
     donor: Option<OwnedFd>,
+    /// What was attached, if the kernel speaks through it.
+    attached: Option<OwnedFd>,
 }
 
 /// When the source of a bind mount is opened, and by whom.
@@ -233,6 +235,7 @@ impl Mount {
             confined: around.confined,
             tree: None,
             donor: None,
+            attached: None,
         })
     }
 
@@ -296,6 +299,15 @@ impl Mount {
     /// Whether the ids of its files are mapped, and which entry it is.
     pub fn mapped(&self) -> Option<String> {
         self.idmap.as_ref().map(|_| pointer(self.index))
+    }
+
+    /// What is at this path of the container, if that lies in a procfs or sysfs that was attached here. They are
+    /// known by their descriptors: the directory they lie on can be renamed meanwhile by who shares it.
+    pub fn lookup(&self, path: &Path) -> Option<nix::Result<OwnedFd>> {
+        let attached = self.attached.as_ref()?;
+        let path = handle::lexical(path);
+        let below = path.strip_prefix(handle::lexical(&self.path)).ok()?;
+        Some(handle::lookup_below(attached.as_fd(), below))
     }
 
     /// What is to be attached, if it is open already.
@@ -364,8 +376,10 @@ impl Mount {
             false => Target::File,
         };
         // As for the filesystems themselves.
-        let is_plain = ["/proc", "/sys"].map(Path::new);
-        let target = match is_plain.contains(&handle::lexical(&self.path).as_path()) {
+        let is_plain = ["/proc", "/sys"]
+            .map(Path::new)
+            .contains(&handle::lexical(&self.path).as_path());
+        let target = match is_plain {
             true => root.make_plain_directory(&self.path),
             false => root.make_target(&self.path, kind),
         }
@@ -385,7 +399,9 @@ impl Mount {
             _ => {
                 self.set_propagation(&tree)?;
                 mount::move_mount(tree.as_fd(), target.as_fd())
-                    .or_fail(|errno| self.error("mount").errno(errno))
+                    .or_fail(|errno| self.error("mount").errno(errno))?;
+                self.attached = is_plain.then_some(tree);
+                Ok(())
             }
         }
     }

@@ -71,6 +71,7 @@ pub fn perform(name: &str, args: &[&str]) -> Option<Value> {
             Some(crate::spy::overwrite(seconds.parse().unwrap_or(1.0)))
         }
         ("spy", [seconds]) => Some(crate::spy::look(seconds.parse().unwrap_or(1.0))),
+        ("seize", [seconds, host]) => Some(crate::spy::seize(seconds.parse().unwrap_or(1.0), host)),
         ("hook", [file]) => hook(file, 0),
         ("hook", [file, code]) => hook(file, code.parse().unwrap_or(0)),
         ("hook-words", [file, word]) => hook_words(file, word),

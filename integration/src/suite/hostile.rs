@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::json;
+
 use super::tests;
 use crate::bundle::{Bundle, set_mode};
 use crate::diagnosis::elf;
@@ -15,7 +17,9 @@ const HUSK: &[Need] = &[Need::Husk];
 tests! {
     a_fifo_for_a_config_file_does_not_hang_the_runtime,
     a_fifo_for_a_loader_or_an_interpreter_does_not_hang_the_runtime,
+    a_fifo_for_a_file_of_procfs_does_not_hang_the_runtime,
     a_source_below_the_root_is_looked_for_inside,
+    a_link_of_a_volume_is_no_second_way_into_procfs,
     what_is_printed_gives_a_terminal_no_orders.needs(HUSK),
     a_device_of_any_name_is_counted.needs(&[Need::Husk, Need::Program("ip")]),
 }
@@ -155,4 +159,53 @@ fn a_device_of_any_name_is_counted(lab: &Lab) {
     names.sort_unstable();
     assert_eq!(names, ["b\u{fffd}\u{1b}", "good"], "{output}");
     container.end();
+}
+
+/// Where nothing is mounted at /proc, what is there is the image's.
+fn a_fifo_for_a_file_of_procfs_does_not_hang_the_runtime(lab: &Lab) {
+    let bundle = lab
+        .bundle()
+        .only_mounts(&["/dev"])
+        .set("/linux/maskedPaths", json!([]))
+        .set("/linux/readonlyPaths", json!([]))
+        .set(
+            "/process/rlimits",
+            json!([{ "type": "RLIMIT_NOFILE", "hard": 1_u64 << 40, "soft": 1024 }]),
+        )
+        .payload("exit 3");
+    let directory = bundle.rootfs().join("proc/sys/fs");
+    fs::create_dir_all(&directory).unwrap();
+    nix::unistd::mkfifo(
+        &directory.join("nr_open"),
+        nix::sys::stat::Mode::from_bits_truncate(0o666),
+    )
+    .unwrap();
+    if lab.is_husk() {
+        let output = lab.run(&bundle);
+        assert!(output.stderr.contains("/process/rlimits/0"), "{output}");
+    }
+}
+
+/// A source inside the container may lead through a link that somebody else has put into a volume: not to where
+/// procfs isn't protected.
+fn a_link_of_a_volume_is_no_second_way_into_procfs(lab: &Lab) {
+    let volume = lab.path("volume");
+    fs::create_dir_all(&volume).unwrap();
+    std::os::unix::fs::symlink("/proc/sys/kernel", volume.join("way")).unwrap();
+    let bundle = lab
+        .bundle()
+        .set("/linux/readonlyPaths", json!(["/proc/sys"]));
+    let source = bundle.rootfs().join("volume/way");
+    let bundle = bundle
+        .bind(&volume, "/volume", &["bind"])
+        .bind(&source, "/kernel", &["bind"])
+        .payload("write /kernel/domainname x");
+    let output = lab.run(&bundle);
+    if output.end == End::Code(0) {
+        assert_ne!(output.lines()[0], json!(null), "{output}");
+        assert!(output.lines()[0]["error"].is_string(), "{output}");
+    }
+    if lab.is_husk() {
+        assert!(output.stderr.contains("leads into procfs"), "{output}");
+    }
 }

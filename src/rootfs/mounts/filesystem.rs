@@ -20,6 +20,7 @@ impl Mount {
         let Kind::Filesystem { name, .. } = &self.kind else {
             return Ok(None);
         };
+        let is_kernels = is_kernels(name);
         let (target, made) = self.filesystem_target(root, name)?;
         let tree = match self.tree.take() {
             Some(tree) => tree,
@@ -59,6 +60,10 @@ impl Mount {
                 mount::set_attributes(tree.as_fd(), recursive, change)
                     .or_fail(|errno| self.error("set mount propagation").errno(errno))?;
             }
+        }
+        if is_kernels {
+            self.attached = Some(tree);
+            return Ok(None);
         }
         let read_only = self.attributes().set & libc::MOUNT_ATTR_RDONLY != 0;
         Ok((self.is_delayed() && read_only).then_some(tree))
@@ -179,8 +184,8 @@ impl Mount {
     /// True if nothing was there before.
     fn filesystem_target(&self, root: &Rootfs, name: &CStr) -> Result<(OwnedFd, bool)> {
         let mut made = false;
-        let target = match name.to_bytes() {
-            b"proc" | b"sysfs" => {
+        let target = match is_kernels(name) {
+            true => {
                 let plain = match root.make_plain_directory(&self.path) {
                     Err(errno @ (Errno::EACCES | Errno::EPERM | Errno::EROFS)) => {
                         return Err(self.no_target(errno));
@@ -200,7 +205,7 @@ impl Mount {
                 }
                 target
             }
-            _ => {
+            false => {
                 let there = root.lookup(&self.path);
                 made = matches!(there, Err(Errno::ENOENT));
                 match there {
@@ -215,6 +220,11 @@ impl Mount {
         }
         Ok((target, made))
     }
+}
+
+/// Whether the kernel shows itself and the host in it.
+fn is_kernels(filesystem: &CStr) -> bool {
+    matches!(filesystem.to_bytes(), b"proc" | b"sysfs")
 }
 
 impl Kind {

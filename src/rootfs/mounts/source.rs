@@ -8,10 +8,11 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 
 use super::{Kind, Mount, Opened, pointer};
 use crate::error::{Error, Result, Step};
-use crate::rootfs::handle::Rootfs;
+use crate::rootfs::handle::{self, Rootfs};
 use crate::rootfs::idmap::{Donors, MapIds};
 use crate::sys::mount::{self, Attributes};
 
@@ -85,9 +86,11 @@ impl Mount {
         let tree = match opened {
             Opened::Before => return Err(self.error("mount").because("its source was not opened")),
             Opened::InTurn => mount::clone_tree(mount::CWD, source, *recursive),
-            Opened::Inside => root
-                .lookup(source)
-                .and_then(|file| mount::clone_tree(file.as_raw_fd(), "", *recursive)),
+            Opened::Inside => {
+                let file = root.lookup(source).or_fail(|errno| self.no_source(errno))?;
+                self.refuse_kernels(source, &file)?;
+                mount::clone_tree(file.as_raw_fd(), "", *recursive)
+            }
         }
         .or_fail(|errno| self.no_source(errno))?;
         match (&self.idmap, &self.donor) {
@@ -100,6 +103,20 @@ impl Mount {
         }
         self.set_source_flags(&tree)?;
         Ok(tree)
+    }
+
+    /// A link of a volume must not lead to a second way into the kernel's own filesystems, past what masks and
+    /// protects them: only a source that names them is meant.
+    fn refuse_kernels(&self, source: &Path, file: &OwnedFd) -> Result<()> {
+        let named = |top| handle::lexical(source).starts_with(top);
+        let found = fstatfs(file).or_fail(|errno| self.no_source(errno))?;
+        match found.filesystem_type() {
+            PROC_SUPER_MAGIC | SYSFS_MAGIC if !named("/proc") && !named("/sys") => Err(self
+                .error("mount")
+                .at(format!("{}/source", pointer(self.index)))
+                .because("the source leads into procfs or sysfs, by a link inside the container")),
+            _ => Ok(()),
+        }
     }
 
     fn no_source(&self, errno: Errno) -> Error {
