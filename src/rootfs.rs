@@ -482,11 +482,7 @@ impl Built {
     /// After the last hook that may want to write: read-only root and paths, masks.
     pub fn seal(self) -> Result<()> {
         let plan = &self.plan;
-        let lookup = |path: &Path| {
-            let mut latest = plan.mounts.iter().rev();
-            let attached = latest.find_map(|mount| mount.lookup(path));
-            attached.unwrap_or_else(|| self.root.lookup(path))
-        };
+        let lookup = |path: &Path| mounts::lookup(&plan.mounts, &self.root, path);
         masks::protect(&lookup, &plan.protected)?;
         masks::mask(&self.root, &lookup, &plan.masked, plan.label.as_ref())?;
         for mount in &self.late {

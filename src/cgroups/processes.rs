@@ -93,7 +93,10 @@ impl Cgroup {
             match self.procs() {
                 Ok(pids) if pids.is_empty() => break,
                 Ok(pids) => {
-                    self.signal_each(&pids, libc::SIGKILL)?;
+                    if let Err(error) = self.signal_each(&pids, libc::SIGKILL) {
+                        found = Err(error);
+                        break;
+                    }
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => {

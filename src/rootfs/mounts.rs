@@ -118,6 +118,24 @@ pub struct Surroundings<'a> {
     pub propagation: u64,
 }
 
+/// What is at this path of the container. In a procfs or sysfs that was attached it is found from the descriptor
+/// on: the directory below it can be renamed meanwhile by who shares it, and the mount goes along.
+pub fn lookup(mounts: &[Mount], root: &Rootfs, path: &Path) -> nix::Result<OwnedFd> {
+    let plain = handle::lexical(path);
+    let plain = plain.strip_prefix("/").unwrap_or(&plain);
+    for (index, mount) in mounts.iter().enumerate().rev() {
+        let (Some(attached), Ok(below)) = (&mount.attached, plain.strip_prefix(&mount.path)) else {
+            continue;
+        };
+        let covers = |later: &Mount| !later.is_remount() && mount.path.starts_with(&later.path);
+        match mounts[index + 1..].iter().any(covers) {
+            true => break,
+            false => return handle::lookup_below(attached.as_fd(), below),
+        }
+    }
+    root.lookup(path)
+}
+
 fn pointer(index: usize) -> String {
     format!("/mounts/{index}")
 }
@@ -299,15 +317,6 @@ impl Mount {
     /// Whether the ids of its files are mapped, and which entry it is.
     pub fn mapped(&self) -> Option<String> {
         self.idmap.as_ref().map(|_| pointer(self.index))
-    }
-
-    /// What is at this path of the container, if that lies in a procfs or sysfs that was attached here. They are
-    /// known by their descriptors: the directory they lie on can be renamed meanwhile by who shares it.
-    pub fn lookup(&self, path: &Path) -> Option<nix::Result<OwnedFd>> {
-        let attached = self.attached.as_ref()?;
-        let path = handle::lexical(path);
-        let below = path.strip_prefix(handle::lexical(&self.path)).ok()?;
-        Some(handle::lookup_below(attached.as_fd(), below))
     }
 
     /// What is to be attached, if it is open already.
