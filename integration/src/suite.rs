@@ -36,6 +36,7 @@ mod mount_options;
 mod mount_targets;
 mod mounts;
 mod namespaces;
+mod neighbours;
 mod network_devices;
 mod overlay;
 mod pause;
@@ -160,6 +161,7 @@ pub fn all() -> Vec<Test> {
         bad_command_line::TESTS,
         attacks::TESTS,
         races::TESTS,
+        neighbours::TESTS,
         records::TESTS,
         regressions::TESTS,
         reliability::TESTS,
