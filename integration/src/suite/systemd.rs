@@ -110,7 +110,7 @@ fn systemctl(words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn properties(unit: &str, names: &[&str]) -> HashMap<String, String> {
+pub(super) fn properties(unit: &str, names: &[&str]) -> HashMap<String, String> {
     let list = names.join(",");
     let text = systemctl(&["show", unit, "--property", &list]);
     text.lines()
