@@ -53,7 +53,8 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     loop {
         match remove_tree(dir) {
             Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // One below may have been removed meanwhile by who made it.
+            Err(_) if !dir.exists() => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
