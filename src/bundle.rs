@@ -32,7 +32,7 @@ pub use habits::{arguments, mount_word, number, shell};
 pub use nearest::{advise, beside, did_you_mean, distance, nearest, neighbour};
 pub use schema::near_capability;
 pub use validate::lists::number_list;
-pub use validate::sysctl::sysctl_path;
+pub use validate::sysctl::{settings, sysctl_path};
 
 /// The specification that husk implements. (`oci_spec::runtime::VERSION` still says 1.1.0.)
 pub const OCI_VERSION: &str = "1.3.0";

@@ -3,13 +3,16 @@
 mod id_maps;
 mod network;
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
@@ -101,6 +104,16 @@ pub fn differing(pid: Pid) -> u64 {
     kinds.fold(CloneFlags::empty(), CloneFlags::union).bits() as u64
 }
 
+/// Whether the caller is in that namespace.
+fn is_own(namespace: BorrowedFd<'_>, kind: CloneFlags) -> bool {
+    let file = FILES.iter().find(|(other, _)| *other == kind);
+    let own = file.and_then(|(_, name)| stat(format!("/proc/self/ns/{name}").as_str()).ok());
+    let same = |own: FileStat| {
+        fstat(namespace).is_ok_and(|it| (it.st_dev, it.st_ino) == (own.st_dev, own.st_ino))
+    };
+    own.is_some_and(same)
+}
+
 /// Linux 5.6; it isn't among nix's flags as clone(2) can't take it.
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
@@ -172,13 +185,8 @@ impl Plan {
             }
         }
         // setns(2) refuses to enter the user namespace that one is in.
-        if kind == CloneFlags::CLONE_NEWUSER {
-            let (Ok(theirs), Ok(ours)) = (fstat(&namespace), stat("/proc/self/ns/user")) else {
-                return Err(fail().errno(Errno::last()));
-            };
-            if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino) {
-                return Ok(());
-            }
+        if kind == CloneFlags::CLONE_NEWUSER && is_own(namespace.as_fd(), kind) {
+            return Ok(());
         }
         self.joined.push(Joined {
             kind,
@@ -207,6 +215,41 @@ impl Plan {
     pub fn joined(&self, kind: CloneFlags) -> Option<(BorrowedFd<'_>, &Path)> {
         let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
         Some((joined.namespace.as_fd(), Path::new(&joined.path)))
+    }
+
+    /// Husk's own namespaces can be joined by their paths, too: what is set there would be set for the host.
+    /// A name that the host has already changes nothing. `settings` gives pointers, values and whose they are.
+    pub fn spare_own<'a>(
+        &self,
+        settings: impl FnOnce() -> Vec<(String, &'a str, Type)>,
+    ) -> Result<()> {
+        if self.joined.is_empty() {
+            return Ok(());
+        }
+        for (pointer, value, typ) in settings() {
+            let Some(&(_, kind, name)) = KINDS.iter().find(|(other, ..)| *other == typ) else {
+                continue;
+            };
+            let Some((namespace, path)) = self.joined(kind) else {
+                continue;
+            };
+            let host = uname().or_fail(|errno| Error::new("read host name").errno(errno))?;
+            let unchanged = match pointer.as_str() {
+                "/hostname" => host.nodename() == value,
+                "/domainname" => host.domainname() == value,
+                _ => false,
+            };
+            if !unchanged && is_own(namespace, kind) {
+                return Err(Error::config(
+                    pointer,
+                    format!(
+                        "it would change the host: the {name} namespace that is joined, {}, is husk's own",
+                        path.display()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// All namespaces that are joined, with their names in /proc/PID/ns.
@@ -277,8 +320,10 @@ impl Plan {
     }
 
     /// For the process in between: everything that is joined, in an order in which the privileges
-    /// last. Namespaces of the joined user namespace are for its members, others for root.
-    pub fn enter_all(&self) -> Result<()> {
+    /// last. Namespaces of the joined user namespace are for its members, others for root. A new time
+    /// namespace is to be the joined user namespace's as well: the process's child is born in it. `clocks`
+    /// are of [`Plan::open_clocks`].
+    pub fn enter_all(&self, clocks: Option<File>) -> Result<()> {
         let (user, others): (Vec<_>, Vec<_>) = self
             .joined
             .iter()
@@ -293,7 +338,26 @@ impl Plan {
         for joined in user.into_iter().chain(refused) {
             joined.enter().or_fail(|errno| joined.error(errno))?;
         }
+        if self.makes_time() && self.joined_user().is_some() {
+            unshare(NEWTIME).or_fail(no_time)?;
+            if let Some(mut clocks) = clocks {
+                clocks
+                    .write_all(self.offsets.as_bytes())
+                    .or_fail(|errno| self.refused_offsets(errno))?;
+            }
+        }
         Ok(())
+    }
+
+    /// For the process in between, while it can still be dumped: its own clocks' file is root's afterwards.
+    pub fn open_clocks(&self) -> Result<Option<File>> {
+        if self.offsets.is_empty() || self.joined_user().is_none() {
+            return Ok(None);
+        }
+        let clocks = File::options().write(true).open(CLOCKS);
+        clocks
+            .map(Some)
+            .or_fail(|errno| self.refused_offsets(errno))
     }
 
     /// For the container's process: joins what is not yet joined and makes what clone3(2) could not.
@@ -341,19 +405,15 @@ impl Plan {
         self.new.contains(NEWTIME)
     }
 
-    /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it.
+    /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it. Where a user
+    /// namespace is joined, the process in between has.
     pub fn make_time(&self) -> Result<()> {
-        if !self.makes_time() {
+        if !self.makes_time() || self.joined_user().is_some() {
             return Ok(());
         }
-        let fail = |errno| {
-            Error::new("make time namespace")
-                .at("/linux/timeOffsets")
-                .errno(errno)
-        };
-        unshare(NEWTIME).or_fail(fail)?;
+        unshare(NEWTIME).or_fail(no_time)?;
         if !self.offsets.is_empty() {
-            files::tell_kernel("/proc/self/timens_offsets", &self.offsets)
+            files::tell_kernel(CLOCKS, &self.offsets)
                 .or_fail(|errno| self.refused_offsets(errno))?;
         }
         let namespace = open(
@@ -361,8 +421,8 @@ impl Plan {
             OFlag::O_RDONLY | OFlag::O_CLOEXEC,
             Mode::empty(),
         )
-        .or_fail(fail)?;
-        setns(&namespace, NEWTIME).or_fail(fail)
+        .or_fail(no_time)?;
+        setns(&namespace, NEWTIME).or_fail(no_time)
     }
 
     /// The namespaces to be joined or entered, open.
@@ -387,6 +447,15 @@ impl Plan {
             .and_then(|()| nix::unistd::setresuid(uid, uid, uid))
             .or_fail(|errno| Error::new("become root of the user namespace").errno(errno))
     }
+}
+
+/// The offsets of the time namespace in which children of the process that opens it are born.
+const CLOCKS: &str = "/proc/self/timens_offsets";
+
+fn no_time(errno: Errno) -> Error {
+    Error::new("make time namespace")
+        .at("/linux/timeOffsets")
+        .errno(errno)
 }
 
 /// Why a clock can't be put forward by so many seconds: time_namespaces(7) has it from 0 to 146 years.

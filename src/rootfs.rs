@@ -4,6 +4,7 @@
 //! together in the container's mount namespace, [`Built::enter`] makes it `/`, and [`Built::seal`]
 //! takes away what the container mustn't see or write.
 
+mod alias;
 pub mod checkpoint;
 mod copy_up;
 mod devices;

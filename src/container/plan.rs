@@ -14,7 +14,7 @@ use super::create::Request;
 use super::postmortem::Postmortem;
 use super::record::{Phase, Record};
 use super::rootless::{self, Demand, Whereabouts};
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, settings};
 use crate::cgroups::{self, Devices, Place};
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Hook, Subject};
@@ -183,6 +183,7 @@ impl Plan {
             log::warning(format_args!("{warning}"));
         }
         let namespaces = namespaces::Plan::open(linux)?;
+        namespaces.spare_own(|| settings(spec))?;
         let network = namespaces.joined(CloneFlags::CLONE_NEWNET);
         let network = network::Plan::new(linux, network.map(|(namespace, _)| namespace))?;
         rootless::check(spec, &namespaces, request)?;

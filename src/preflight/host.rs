@@ -10,7 +10,9 @@ use oci_spec::runtime::{
 
 use super::mounts::has_namespace;
 use super::{may, read, with_phrase};
-use crate::bundle::{Bundle, Finding, did_you_mean, neighbour, number, number_list, sysctl_path};
+use crate::bundle::{
+    Bundle, Finding, did_you_mean, neighbour, number, number_list, settings, sysctl_path,
+};
 use crate::error::pointer_key;
 use crate::namespaces;
 use crate::seccomp;
@@ -244,7 +246,8 @@ fn namespaces(bundle: &Bundle, findings: &mut Vec<Finding>) {
         }
     }
     // What create says of those to be joined.
-    if let Err(error) = namespaces::Plan::open(linux) {
+    let joined = namespaces::Plan::open(linux);
+    if let Err(error) = joined.and_then(|plan| plan.spare_own(|| settings(&bundle.spec))) {
         let lost = error.code() == Some(Errno::ENOENT) && error.remedy().is_none();
         let finding = Finding::from(error);
         findings.push(match lost {

@@ -231,6 +231,7 @@ impl Init {
     pub fn enter(&self, theirs: &Channel, own: &Channel) -> Result<u64> {
         self.close_the_rest(&[theirs.fd(), own.fd()])?;
         trace::send_to(own.fd());
+        let clocks = self.namespaces.open_clocks()?;
         // To enter a user namespace takes nobody's right to trace: its members who may could have what is
         // still the host's.
         if !self.must_stay_open() {
@@ -239,16 +240,14 @@ impl Init {
         if let Some(stage) = &self.stage {
             self.rootfs.stage(stage)?;
         }
-        self.namespaces.enter_all()?;
+        self.namespaces.enter_all(clocks)?;
         Ok(self.namespaces.clone_flags())
     }
 
     /// The files of /proc/PID belong to root where a process can't be dumped: an ordinary user could map no
-    /// ids then, and the process itself not set its clocks.
+    /// ids then. In the user namespace that is made for it there is nobody else.
     fn must_stay_open(&self) -> bool {
-        !geteuid().is_root()
-            && (self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New
-                || self.namespaces.makes_time())
+        !geteuid().is_root() && self.namespaces.origin(CloneFlags::CLONE_NEWUSER) == Origin::New
     }
 
     /// What husk has open, the lock of the record among it, is not for a process that may wait for

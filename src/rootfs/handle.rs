@@ -17,7 +17,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 const LOOKUP_TRIES: usize = 128;
 
 /// As the kernel (path_resolution(7)).
-const MAX_LINKS: usize = 40;
+pub const MAX_LINKS: usize = 40;
 
 /// Never through a link.
 const NEW_DIRECTORY: OFlag = OFlag::O_PATH
@@ -237,7 +237,7 @@ fn resolve_in(
 }
 
 /// The names of a path and its `..`, the last one first.
-fn components_of(path: &Path) -> Vec<std::ffi::OsString> {
+pub fn components_of(path: &Path) -> Vec<std::ffi::OsString> {
     path.components()
         .rev()
         .filter_map(|component| match component {

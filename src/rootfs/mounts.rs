@@ -12,6 +12,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime as oci;
 
+use super::alias::{self, Place};
 use super::fallback::Instead;
 use super::handle::{self, Rootfs, Target};
 use super::idmap::{Idmap, MapIds, Mapping, Maps};
@@ -269,14 +270,23 @@ impl Mount {
         else {
             return;
         };
-        let Ok(below) = source.strip_prefix(root) else {
-            // All below would include the container's root, which is mounted by then.
-            if by_init && !(*recursive && root.starts_with(&*source)) {
-                *opened = Opened::InTurn;
-            }
-            return;
+        let named = source.strip_prefix(root).ok();
+        let below = match named.filter(|below| alias::stays_below(below)) {
+            Some(below) => handle::clean(below),
+            None => match alias::resolve(source, root) {
+                Some(Place::Below(below)) => below,
+                elsewhere => {
+                    if let Some(Place::Host(path)) = elsewhere {
+                        *source = path;
+                    }
+                    // All below would include the container's root, which is mounted by then.
+                    if by_init && !(*recursive && root.starts_with(&*source)) {
+                        *opened = Opened::InTurn;
+                    }
+                    return;
+                }
+            },
         };
-        let below = handle::clean(below);
         if !before
             .iter()
             .any(|mount| below.starts_with(&mount.path) || mount.path.starts_with(&below))

@@ -18,6 +18,7 @@ tests! {
     a_fifo_for_a_config_file_does_not_hang_the_runtime,
     a_fifo_for_a_loader_or_an_interpreter_does_not_hang_the_runtime,
     a_fifo_for_a_file_of_procfs_does_not_hang_the_runtime,
+    a_source_below_the_root_is_found_by_any_name,
     a_source_below_the_root_is_looked_for_inside,
     a_link_of_a_volume_is_no_second_way_into_procfs,
     what_is_printed_gives_a_terminal_no_orders.needs(HUSK),
@@ -207,5 +208,49 @@ fn a_link_of_a_volume_is_no_second_way_into_procfs(lab: &Lab) {
     }
     if lab.is_husk() {
         assert!(output.stderr.contains("leads into procfs"), "{output}");
+    }
+}
+
+/// Nor is a link of the host that leads to the root, or through it and out again.
+fn a_source_below_the_root_is_found_by_any_name(lab: &Lab) {
+    const SECRET: &str = "the host's own";
+    let canary = lab.path("canary");
+    fs::create_dir(&canary).unwrap();
+    fs::write(canary.join("secret"), SECRET).unwrap();
+    let bundle = || {
+        let bundle = lab.bundle().link("data", canary.to_str().unwrap());
+        let bundle = bundle.link("up", "/usr/lib").link("own", "/there");
+        let bundle = bundle.file("there/file", "inside").dir("usr/lib");
+        std::os::unix::fs::symlink(&bundle.dir, bundle.dir.join("alias")).unwrap();
+        std::os::unix::fs::symlink("alias/rootfs", bundle.dir.join("root")).unwrap();
+        fs::create_dir(bundle.dir.join("beside")).unwrap();
+        fs::write(bundle.dir.join("beside/file"), "beside").unwrap();
+        bundle
+    };
+    for name in ["alias/rootfs", "root", "rootfs/../root", "root/../rootfs"] {
+        let bundle = bundle();
+        let source = bundle.dir.join(name).join("data");
+        let bundle = bundle.bind(source, "/mnt", &["bind"]);
+        let output = lab.run(&bundle.payload("cat /mnt/secret"));
+        assert!(!output.stdout.contains(SECRET), "{name}: {output}");
+        if lab.is_husk() {
+            output.refused().says("/mounts/").says("no such file");
+        }
+    }
+    if !lab.is_husk() {
+        return;
+    }
+    for (name, expected) in [
+        ("root/own", "inside"),
+        ("root/there/../own", "inside"),
+        ("rootfs/../beside", "beside"),
+        ("root/../beside", "beside"),
+        ("root/up/../../beside", "beside"),
+        ("rootfs/up/../../beside", "beside"),
+    ] {
+        let bundle = bundle();
+        let source = bundle.dir.join(name);
+        let bundle = bundle.bind(source, "/mnt", &["bind"]);
+        assert_eq!(lab.ask(bundle, "cat /mnt/file")[0], expected, "{name}");
     }
 }

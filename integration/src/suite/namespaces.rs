@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::tests;
 use crate::lab::Lab;
+use crate::need::Need;
 
 tests! {
     every_namespace_that_is_asked_for_is_new,
@@ -26,6 +27,7 @@ tests! {
     a_path_that_is_no_namespace_is_refused,
     hostname_is_set_in_the_container_only,
     domainname_is_set,
+    nothing_is_set_in_the_runtimes_own_namespaces.needs(&[Need::Husk]),
     user_namespace_maps_ids,
     several_mappings_and_sizes,
     setgroups_works_with_a_mapping_written_by_root,
@@ -332,6 +334,53 @@ fn hostname_is_set_in_the_container_only(lab: &Lab) {
 fn domainname_is_set(lab: &Lab) {
     let facts = lab.facts(&lab.bundle().set("/domainname", "some.domain"));
     assert_eq!(facts["domainname"], "some.domain");
+}
+
+/// Which a path can name, too.
+fn nothing_is_set_in_the_runtimes_own_namespaces(lab: &Lab) {
+    let lab = lab.with_own_runtime();
+    let lab = lab.further_through(&["unshare", "--uts", "--ipc", "--net"]);
+    for (kind, file, pointer, value) in [
+        ("uts", "uts", "/hostname", json!("others")),
+        ("uts", "uts", "/domainname", json!("others")),
+        (
+            "uts",
+            "uts",
+            "/linux/sysctl",
+            json!({ "kernel.hostname": "others" }),
+        ),
+        (
+            "ipc",
+            "ipc",
+            "/linux/sysctl",
+            json!({ "kernel.msgmax": "4711" }),
+        ),
+        (
+            "network",
+            "net",
+            "/linux/sysctl",
+            json!({ "net.ipv4.ip_forward": "1" }),
+        ),
+    ] {
+        let bundle = || {
+            let bundle = lab.bundle().remove("/hostname");
+            let bundle = bundle.join(kind, format!("/proc/self/ns/{file}"));
+            bundle.set(pointer, value.clone())
+        };
+        let refused = lab.run(&bundle().payload("exit 0")).refused();
+        refused.says(pointer).says("it would change the host");
+        let bundle = bundle();
+        bundle.write("checked");
+        let dir = bundle.dir.to_str().unwrap();
+        let check = lab.runtime(["check", dir]).run();
+        assert!(check.stdout.contains("it would change the host"), "{check}");
+    }
+    // What it is called already it may be called.
+    let name = nix::unistd::gethostname().unwrap();
+    let name = name.to_str().unwrap();
+    let bundle = lab.bundle().join("uts", "/proc/self/ns/uts");
+    let bundle = bundle.set("/hostname", name);
+    assert_eq!(lab.ask(bundle, "facts")[0]["hostname"], name);
 }
 
 fn user_namespace_maps_ids(lab: &Lab) {

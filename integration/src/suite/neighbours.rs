@@ -12,6 +12,7 @@ use crate::output::End;
 
 tests! {
     cve_2016_9962_who_shares_users_and_processes_traces_nobody_outside,
+    who_shares_users_traces_nobody_who_sets_clocks,
     race_for_proc_that_is_moved_before_it_is_masked.seconds(LONG),
 }
 
@@ -38,6 +39,43 @@ fn cve_2016_9962_who_shares_users_and_processes_traces_nobody_outside(lab: &Lab)
     assert!(born > 4, "{born} containers");
     assert!(report["tries"].as_u64() > Some(1000), "{report}");
     assert_eq!(report["outside"], 0, "{report}");
+    holder.end();
+}
+
+/// The same for an ordinary user, whose processes must write files of /proc that are root's where nobody may
+/// look into them: the clocks of a new time namespace.
+fn who_shares_users_traces_nobody_who_sets_clocks(lab: &Lab) {
+    let lab = lab.as_user(Vec::new());
+    let file = lab.path("canary");
+    fs::write(&file, "canary").unwrap();
+    let spy = lab
+        .bundle()
+        .capabilities(&["CAP_SYS_PTRACE"])
+        .payload(&format!("seize 3 {} -- pause", file.display()));
+    let holder = lab.start(&spy);
+    let path = |name| format!("/proc/{}/ns/{name}", holder.pid());
+    let (users, processes) = (path("user"), path("pid"));
+    let bundle = || {
+        let bundle = lab.bundle().join("user", &users).join("pid", &processes);
+        let offsets = json!({ "monotonic": { "secs": 7000 }, "boottime": { "secs": 9000 } });
+        let bundle = bundle.remove("/linux/uidMappings");
+        let bundle = bundle.remove("/linux/gidMappings");
+        bundle.namespace("time").set("/linux/timeOffsets", offsets)
+    };
+    let mut born = 0;
+    while !holder.stdout().contains('\n') {
+        lab.run(&bundle().payload("exit 0"));
+        born += 1;
+    }
+    let report = holder.lines().remove(0);
+    assert!(born > 4, "{born} containers");
+    assert!(report["tries"].as_u64() > Some(1000), "{report}");
+    assert_eq!(report["outside"], 0, "{report}");
+    let facts = lab.ask(bundle(), "facts").remove(0);
+    let offsets = facts["timens_offsets"].as_str().unwrap();
+    let words: Vec<&str> = offsets.split_whitespace().collect();
+    assert_eq!(words, ["monotonic", "7000", "0", "boottime", "9000", "0"]);
+    assert_ne!(facts["ns"]["time"], facts["ns"]["uts"]);
     holder.end();
 }
 

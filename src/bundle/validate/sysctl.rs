@@ -43,6 +43,30 @@ pub fn sysctl_path(key: &str) -> Option<String> {
         .then_some(path)
 }
 
+/// What a configuration sets in its namespaces: pointer, value, and whose it is.
+pub fn settings(spec: &Spec) -> Vec<(String, &str, LinuxNamespaceType)> {
+    let names = [
+        ("/hostname", spec.hostname()),
+        ("/domainname", spec.domainname()),
+    ];
+    let names = names.into_iter().filter_map(|(pointer, name)| {
+        let name = name.as_deref().filter(|name| !name.is_empty())?;
+        Some((pointer.to_owned(), name, LinuxNamespaceType::Uts))
+    });
+    let sysctl = spec
+        .linux()
+        .iter()
+        .flat_map(|linux| linux.sysctl())
+        .flatten();
+    let sysctl = sysctl.filter_map(|(key, value)| {
+        let (typ, _) = owner(&sysctl_path(key)?)?;
+        Some((child("/linux/sysctl", key), value.as_str(), typ))
+    });
+    let mut all: Vec<_> = names.chain(sysctl).collect();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
+    all
+}
+
 pub fn sysctl(spec: &Spec, linux: &Linux, findings: &mut Findings) {
     let Some(sysctl) = linux.sysctl() else {
         return;
