@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Gid, Pid, Uid};
@@ -105,13 +105,14 @@ pub fn differing(pid: Pid) -> u64 {
 }
 
 /// Whether the caller is in that namespace.
-fn is_own(namespace: BorrowedFd<'_>, kind: CloneFlags) -> bool {
+fn is_own(namespace: BorrowedFd<'_>, kind: CloneFlags) -> nix::Result<bool> {
     let file = FILES.iter().find(|(other, _)| *other == kind);
-    let own = file.and_then(|(_, name)| stat(format!("/proc/self/ns/{name}").as_str()).ok());
-    let same = |own: FileStat| {
-        fstat(namespace).is_ok_and(|it| (it.st_dev, it.st_ino) == (own.st_dev, own.st_ino))
-    };
-    own.is_some_and(same)
+    let (_, name) = file.ok_or(Errno::EINVAL)?;
+    let (it, own) = (
+        fstat(namespace)?,
+        stat(format!("/proc/self/ns/{name}").as_str())?,
+    );
+    Ok((it.st_dev, it.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// Linux 5.6; it isn't among nix's flags as clone(2) can't take it.
@@ -185,7 +186,9 @@ impl Plan {
             }
         }
         // setns(2) refuses to enter the user namespace that one is in.
-        if kind == CloneFlags::CLONE_NEWUSER && is_own(namespace.as_fd(), kind) {
+        if kind == CloneFlags::CLONE_NEWUSER
+            && is_own(namespace.as_fd(), kind).or_fail(|errno| fail().errno(errno))?
+        {
             return Ok(());
         }
         self.joined.push(Joined {
@@ -239,7 +242,8 @@ impl Plan {
                 "/domainname" => host.domainname() == value,
                 _ => false,
             };
-            if !unchanged && is_own(namespace, kind) {
+            let own = is_own(namespace, kind);
+            if !unchanged && own.or_fail(|errno| Error::new("compare namespaces").errno(errno))? {
                 return Err(Error::config(
                     pointer,
                     format!(
@@ -320,9 +324,8 @@ impl Plan {
     }
 
     /// For the process in between: everything that is joined, in an order in which the privileges
-    /// last. Namespaces of the joined user namespace are for its members, others for root. A new time
-    /// namespace is to be the joined user namespace's as well: the process's child is born in it. `clocks`
-    /// are of [`Plan::open_clocks`].
+    /// last. Namespaces of the joined user namespace are for its members, others for root. Then makes the
+    /// time namespace, in which the process's child is born, with `clocks` of [`Plan::open_clocks`].
     pub fn enter_all(&self, clocks: Option<File>) -> Result<()> {
         let (user, others): (Vec<_>, Vec<_>) = self
             .joined
@@ -338,7 +341,7 @@ impl Plan {
         for joined in user.into_iter().chain(refused) {
             joined.enter().or_fail(|errno| joined.error(errno))?;
         }
-        if self.makes_time() && self.joined_user().is_some() {
+        if self.makes_time_between() {
             unshare(NEWTIME).or_fail(no_time)?;
             if let Some(mut clocks) = clocks {
                 clocks
@@ -351,7 +354,7 @@ impl Plan {
 
     /// For the process in between, while it can still be dumped: its own clocks' file is root's afterwards.
     pub fn open_clocks(&self) -> Result<Option<File>> {
-        if self.offsets.is_empty() || self.joined_user().is_none() {
+        if self.offsets.is_empty() || !self.makes_time_between() {
             return Ok(None);
         }
         let clocks = File::options().write(true).open(CLOCKS);
@@ -405,10 +408,17 @@ impl Plan {
         self.new.contains(NEWTIME)
     }
 
-    /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it. Where a user
-    /// namespace is joined, the process in between has.
+    /// Whether the process in between makes the time namespace: one of a new user namespace is made inside that.
+    fn makes_time_between(&self) -> bool {
+        self.makes_time()
+            && self.needs_go_between()
+            && !self.new.contains(CloneFlags::CLONE_NEWUSER)
+    }
+
+    /// Makes the time namespace and sets its clocks, while nobody is in it; then enters it. Unless the process
+    /// in between has.
     pub fn make_time(&self) -> Result<()> {
-        if !self.makes_time() || self.joined_user().is_some() {
+        if !self.makes_time() || self.makes_time_between() {
             return Ok(());
         }
         unshare(NEWTIME).or_fail(no_time)?;

@@ -21,6 +21,7 @@ pub mod options;
 pub mod overlay;
 mod procfs;
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -163,9 +164,11 @@ impl Plan {
         let by_init = setting.namespace == Namespace::New
             && !user_namespace
             && propagation != Some(libc::MS_SHARED);
+        let known = OnceCell::new();
+        let place = |source: &Path| known.get_or_init(|| alias::Root::find(&path)).place(source);
         for index in 0..mounts.len() {
             let (before, rest) = mounts.split_at_mut(index);
-            rest[0].choose_turn(before, &path, by_init);
+            rest[0].choose_turn(before, &path, place, by_init);
         }
         let own_dev = !mounts.iter().any(Mount::replaces_dev);
         let listed = linux

@@ -259,8 +259,15 @@ impl Mount {
     }
 
     /// Decides when the source is opened, knowing what is mounted `before` and where the container's `root`
-    /// is. `by_init` says whether init can open what husk can.
-    pub fn choose_turn(&mut self, before: &[Mount], root: &Path, by_init: bool) {
+    /// is; `place` says where a path leads that isn't below it by its letters. `by_init` says whether init can
+    /// open what husk can.
+    pub fn choose_turn(
+        &mut self,
+        before: &[Mount],
+        root: &Path,
+        place: impl FnOnce(&Path) -> Place,
+        by_init: bool,
+    ) {
         let Kind::Bind {
             source,
             below: found_below,
@@ -273,23 +280,25 @@ impl Mount {
         let named = source.strip_prefix(root).ok();
         let below = match named.filter(|below| alias::stays_below(below)) {
             Some(below) => handle::clean(below),
-            None => match alias::resolve(source, root) {
-                Some(Place::Below(below)) => below,
+            None => match place(source) {
+                Place::Below(below) => below,
+                // All below would include the container's root, which is mounted by then.
+                Place::Above if *recursive => return,
                 elsewhere => {
-                    if let Some(Place::Host(path)) = elsewhere {
+                    if let Place::Around(path) = elsewhere {
                         *source = path;
                     }
-                    // All below would include the container's root, which is mounted by then.
-                    if by_init && !(*recursive && root.starts_with(&*source)) {
+                    if by_init {
                         *opened = Opened::InTurn;
                     }
                     return;
                 }
             },
         };
+        let plain = handle::clean(&handle::lexical(&below));
         if !before
             .iter()
-            .any(|mount| below.starts_with(&mount.path) || mount.path.starts_with(&below))
+            .any(|mount| plain.starts_with(&mount.path) || mount.path.starts_with(&plain))
         {
             *found_below = Some(below);
             return;

@@ -237,6 +237,19 @@ fn a_source_below_the_root_is_found_by_any_name(lab: &Lab) {
             output.refused().says("/mounts/").says("no such file");
         }
     }
+    // Nor when the root is named by a link, the source isn't, and an entry before brings the link.
+    let volume = lab.path("volume");
+    fs::create_dir(&volume).unwrap();
+    std::os::unix::fs::symlink(&canary, volume.join("data")).unwrap();
+    let bundle_by_link = bundle();
+    let source = bundle_by_link.rootfs().join("mnt/data");
+    let root = bundle_by_link.dir.join("root");
+    let bundle_by_link = bundle_by_link
+        .set("/root/path", root.to_str().unwrap())
+        .bind(&volume, "/mnt", &["bind"])
+        .bind(source, "/srv", &["bind"]);
+    let output = lab.run(&bundle_by_link.payload("cat /srv/secret"));
+    assert!(!output.stdout.contains(SECRET), "{output}");
     if !lab.is_husk() {
         return;
     }
