@@ -20,15 +20,15 @@ pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
     if too_many_values(raw, findings) {
         return None;
     }
-    match serde_json::from_slice::<Spec>(raw) {
-        Ok(mut spec)
+    match plainly::<Spec>(raw) {
+        Some(mut spec)
             if !misspelt(spec.process().as_ref())
                 && !arrays_for_objects(raw)
                 && !half_mapped(raw, &spec) =>
         {
             repair::forget_other_platforms(&mut spec);
             let extra = extra(raw, &spec, findings);
-            refuse_nul(raw, schema::config, findings);
+            refuse_nul(raw, &schema::CONFIG, findings);
             Some((spec, extra))
         }
         _ => slow_config(raw, Report::Values, findings),
@@ -40,19 +40,19 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
     if too_many_values(raw, findings) {
         return None;
     }
-    match serde_json::from_slice::<Process>(raw) {
-        Ok(mut process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
+    match plainly::<Process>(raw) {
+        Some(mut process) if !misspelt(Some(&process)) && !arrays_for_objects(raw) => {
             repair::forget_other_platforms_of(&mut process);
-            refuse_nul(raw, schema::process, findings);
+            refuse_nul(raw, &schema::PROCESS, findings);
             Some(process)
         }
         _ => {
             let mut value = syntax::read(raw, findings)?;
-            let kind = schema::process();
+            let kind = &schema::PROCESS;
             if mentions_nul(raw) {
-                nul_below_known(&kind, &value, findings);
+                nul_below_known(kind, &value, findings);
             }
-            schema::walk(&kind, &mut value, Report::Values, findings);
+            schema::walk(kind, &mut value, Report::Values, findings);
             repair::process(&mut value);
             typed(&value, findings)
         }
@@ -69,19 +69,23 @@ pub fn check(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
 
 /// The properties of a sound config.json that nobody knows.
 pub fn unknown(raw: &[u8], findings: &mut Findings) {
+    let kind = &schema::CONFIG;
+    if str::from_utf8(raw).is_ok_and(|text| schema::is_plain(kind, text)) {
+        return;
+    }
     if let Some(mut value) = syntax::read(raw, findings) {
-        schema::walk(&schema::config(), &mut value, Report::Unknown, findings);
+        schema::walk(kind, &mut value, Report::Unknown, findings);
     }
 }
 
 fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Spec, Extra)> {
     let mut value = syntax::read(raw, findings)?;
-    let kind: Kind = schema::config();
+    let kind = &schema::CONFIG;
     // First: the walk leaves out items of lists, and later ones would be told in their place.
     if mentions_nul(raw) {
-        nul_below_known(&kind, &value, findings);
+        nul_below_known(kind, &value, findings);
     }
-    schema::walk(&kind, &mut value, report, findings);
+    schema::walk(kind, &mut value, report, findings);
     for platform in repair::OTHER_PLATFORMS {
         if let Some(map) = value.as_object_mut() {
             map.remove(*platform);
@@ -97,6 +101,11 @@ fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(S
     Some((typed(&value, findings)?, extra))
 }
 
+/// The fast way: the text is looked through once for what is no UTF-8, in place of each string of it.
+fn plainly<T: DeserializeOwned>(raw: &[u8]) -> Option<T> {
+    serde_json::from_str(str::from_utf8(raw).ok()?).ok()
+}
+
 /// The last step of the slow way: as text once more, because each other source of the types would
 /// double their code. It succeeds unless the schema here and the crate's types differ: then the
 /// crate's own words must do.
@@ -104,11 +113,11 @@ fn typed<T: DeserializeOwned>(value: &Value, findings: &mut Findings) -> Option<
     if findings.has_error() {
         return None;
     }
-    let raw = serde_json::to_vec(value).unwrap_or_default();
-    match serde_json::from_slice(&raw) {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    match serde_json::from_str(&text) {
         Ok(typed) => Some(typed),
         Err(error) => {
-            let pointer = strict::pointer(&raw, &error);
+            let pointer = strict::pointer(text.as_bytes(), &error);
             findings.push(Finding::error(pointer, syntax::told(&error)));
             None
         }
@@ -326,11 +335,11 @@ fn number_missing(i: usize, type_name: &str, key: &str, missing: bool, findings:
 
 /// Strings of config.json end up in system calls, which end them at a NUL. JSON can spell one only
 /// as `\u0000`, so a document without a backslash is done.
-fn refuse_nul(raw: &[u8], kind: fn() -> Kind, findings: &mut Findings) {
+fn refuse_nul(raw: &[u8], kind: &Kind, findings: &mut Findings) {
     if mentions_nul(raw)
         && let Some(value) = syntax::read(raw, findings)
     {
-        nul_below_known(&kind(), &value, findings);
+        nul_below_known(kind, &value, findings);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The shape of config.json, for documents that the fast way refuses: every wrong type, range,
 //! name and missing property at once, each with its pointer.
 
+mod plain;
 mod table;
 
 use serde_json::{Map, Value};
@@ -10,10 +11,10 @@ use super::nearest::{aliases, also_called};
 use super::{Finding, Findings, did_you_mean, nearest};
 use crate::error::pointer_key;
 
-pub use table::{config, is_list, process};
+pub use plain::is_plain;
+pub use table::{CONFIG, PROCESS, is_list};
 
-/// What may stand at one place. Built when needed: as a static it would cost every start of the
-/// program its relocations.
+/// What may stand at one place.
 pub enum Kind {
     Bool,
     Integer(Range),
@@ -33,9 +34,9 @@ pub enum Kind {
     /// A set of capabilities: an unknown one is left out with a warning (config.md, "Linux
     /// Process": "a runtime SHOULD NOT fail").
     Capabilities,
-    List(Box<Kind>),
-    Map(Box<Kind>),
-    Object(Vec<Field>),
+    List(&'static Kind),
+    Map(&'static Kind),
+    Object(&'static [Field]),
     /// For another platform: ignored, but known.
     Foreign,
 }
@@ -131,9 +132,9 @@ impl Walk<'_> {
                 Kind::Name { what, known } | Kind::NameOrEmpty { what, known },
                 Value::String(name),
             ) => {
-                if !known.split(' ').any(|k| k == name) {
+                if !is_known(name, known) {
                     let hint = also_called(name)
-                        .filter(|known_as| known.split(' ').any(|k| k == *known_as))
+                        .filter(|known_as| is_known(known_as, known))
                         .map(|known_as| format!("did you mean {known_as}?"))
                         .or_else(|| did_you_mean(name, known.split(' ')))
                         .unwrap_or_else(|| format!("known are {}", known.replace(' ', ", ")));
@@ -141,8 +142,7 @@ impl Walk<'_> {
                 }
             }
             (Kind::Cpus, Value::String(text)) => {
-                let known = |byte: u8| byte.is_ascii_digit() || b", -".contains(&byte);
-                if !text.bytes().all(known) {
+                if !is_list_of_cpus(text) {
                     let message = format!("{} is no list of CPUs", quote(text));
                     self.error(message, Some("as in 0-3,7".into()));
                 }
@@ -155,7 +155,7 @@ impl Walk<'_> {
                 if integer.is_none() && number.is_f64() {
                     let message = format!("expected a whole number, got {number}");
                     self.error(message, range.whole(number.as_f64()));
-                } else if !integer.is_some_and(|i| range.min <= i && i <= range.max) {
+                } else if !integer.is_some_and(|i| range.holds(i)) {
                     let message = format!("expected {}, got the number {number}", range.words);
                     let hint = match self.pointer.contains("/rlimits/") {
                         true => format!("from 0 to {}, which is no limit", range.max),
@@ -298,7 +298,7 @@ impl Walk<'_> {
             // The crate takes names in any case, with and without prefix.
             let upper = name.to_ascii_uppercase();
             let bare = upper.trim_start_matches("CAP_");
-            if table::CAPABILITIES.split(' ').any(|known| known == bare) {
+            if is_known(bare, table::CAPABILITIES) {
                 return true;
             }
             self.left_out(name, &place, near_capability(name));
@@ -344,7 +344,20 @@ impl Kind {
     }
 }
 
+fn is_known(name: &str, known: &str) -> bool {
+    known.split(' ').any(|known| known == name)
+}
+
+fn is_list_of_cpus(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_digit() || b", -".contains(&byte);
+    text.bytes().all(known)
+}
+
 impl Range {
+    fn holds(&self, value: i128) -> bool {
+        self.min <= value && value <= self.max
+    }
+
     /// JSON has 1e9 and 5.0 as well, which the specification's types haven't.
     fn whole(&self, number: Option<f64>) -> Option<String> {
         // All below are exact.

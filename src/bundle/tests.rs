@@ -3,6 +3,7 @@
 mod coverage;
 mod documents;
 mod fuzzed;
+mod plain;
 mod repairs;
 mod rules;
 mod specification;
