@@ -4,6 +4,7 @@
 //! Every lookup is one openat2(2) that can't leave the root; what has been opened is used by its
 //! descriptor and never looked up again; what is made is made by single name in an open directory.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -294,6 +295,18 @@ pub fn lexical(path: &Path) -> PathBuf {
     plain
 }
 
+/// What of `path` is below `above`, both as [`clean`] has them: alike byte by byte up to the end of a name.
+pub fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p Path> {
+    let (path, above) = (path.as_os_str().as_bytes(), above.as_os_str().as_bytes());
+    let rest = path.strip_prefix(above)?;
+    let below = match rest.first() {
+        Some(b'/') => &rest[1..],
+        Some(_) if !above.is_empty() => return None,
+        _ => rest,
+    };
+    Some(Path::new(OsStr::from_bytes(below)))
+}
+
 /// NUL can't be in a path that reaches the kernel.
 pub fn has_nul(path: &Path) -> bool {
     path.as_os_str().as_bytes().contains(&0)
@@ -401,6 +414,23 @@ mod tests {
             Errno::ELOOP
         );
         assert!(root.lookup_plain(Path::new("real")).is_ok());
+    }
+
+    #[test]
+    fn what_is_below_is_told_by_whole_names() {
+        for (path, above, rest) in [
+            ("proc/sys", "proc", Some("sys")),
+            ("proc/sys/net", "proc/sys", Some("net")),
+            ("proc", "proc", Some("")),
+            ("process", "proc", None),
+            ("pro", "proc", None),
+            ("proc/sys", "", Some("proc/sys")),
+            ("", "", Some("")),
+            ("", "proc", None),
+        ] {
+            let found = below(Path::new(path), Path::new(above));
+            assert_eq!(found, rest.map(Path::new), "{path} below {above}");
+        }
     }
 
     #[test]

@@ -122,13 +122,17 @@ pub struct Surroundings<'a> {
 /// What is at this path of the container. In a procfs or sysfs that was attached it is found from the descriptor
 /// on: the directory below it can be renamed meanwhile by who shares it, and the mount goes along.
 pub fn lookup(mounts: &[Mount], root: &Rootfs, path: &Path) -> nix::Result<OwnedFd> {
-    let plain = handle::lexical(path);
-    let plain = plain.strip_prefix("/").unwrap_or(&plain);
+    let plain = handle::clean(&handle::lexical(path));
     for (index, mount) in mounts.iter().enumerate().rev() {
-        let (Some(attached), Ok(below)) = (&mount.attached, plain.strip_prefix(&mount.path)) else {
+        let Some(attached) = &mount.attached else {
             continue;
         };
-        let covers = |later: &Mount| !later.is_remount() && mount.path.starts_with(&later.path);
+        let Some(below) = handle::below(&plain, &mount.path) else {
+            continue;
+        };
+        let covers = |later: &Mount| {
+            !later.is_remount() && handle::below(&mount.path, &later.path).is_some()
+        };
         match mounts[index + 1..].iter().any(covers) {
             true => break,
             false => return handle::lookup_below(attached.as_fd(), below),
