@@ -6,12 +6,14 @@
 //! word is brought into one form before clap sees it: options as `--name` or
 //! `--name=value`, then `--`, then the rest.
 
+use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::ArgMatches;
 
-use crate::commands::{self, Command, Global, Tail};
+use crate::commands::usual::{Given, Takes};
+use crate::commands::{self, Command, Global, Tail, Task};
 use crate::error::Result;
 
 mod examples;
@@ -19,8 +21,8 @@ mod habits;
 mod options;
 mod usage;
 
+use options::GLOBAL;
 pub use options::Said;
-use options::{GLOBAL, Takes};
 pub use usage::tree;
 
 /// What the command line asks for.
@@ -29,8 +31,20 @@ pub enum Invocation {
     Print(String),
     Run {
         command: &'static Command,
-        matches: ArgMatches,
+        task: Task,
         global: Global,
+    },
+}
+
+/// What is known of a command line before the words mean anything.
+pub enum Reading {
+    Print(String),
+    Words {
+        command: &'static Command,
+        /// What the options were looked up in, if they were not the usual ones.
+        definition: Option<Box<clap::Command>>,
+        options: Vec<OsString>,
+        positionals: Vec<OsString>,
     },
 }
 
@@ -42,11 +56,45 @@ pub fn parse(
     said: &mut Said,
     met: impl FnMut(&Command) -> Result<()>,
 ) -> Result<Invocation> {
+    let (command, task) = match read(words, said, met)? {
+        Reading::Print(text) => return Ok(Invocation::Print(text)),
+        Reading::Words {
+            command,
+            definition,
+            options,
+            positionals,
+        } => {
+            let given = Given {
+                options: &options,
+                positionals: &positionals,
+            };
+            let usual = definition.is_none().then(|| (command.read_usual)(&given));
+            let task = match usual.flatten() {
+                Some(task) => task,
+                None => command.task(matches(command, definition, options, positionals)?),
+            };
+            (command, task)
+        }
+    };
+    Ok(Invocation::Run {
+        command,
+        task,
+        global: said.resolve()?,
+    })
+}
+
+/// Brings the words into one form.
+pub fn read(
+    words: impl Iterator<Item = OsString>,
+    said: &mut Said,
+    met: impl FnMut(&Command) -> Result<()>,
+) -> Result<Reading> {
     let mut line = Line {
         words,
         said,
         met,
         command: None,
+        definition: OnceCell::new(),
         options: Vec::new(),
         positionals: Vec::new(),
         only_positionals: false,
@@ -55,33 +103,45 @@ pub fn parse(
     };
     line.read()?;
     if line.version {
-        return Ok(Invocation::Print(usage::version()));
+        return Ok(Reading::Print(usage::version()));
     }
-    let Some((command, definition)) = line.command else {
-        return Ok(Invocation::Print(usage::help()));
+    let Some(command) = line.command else {
+        return Ok(Reading::Print(usage::help()));
     };
     if line.help {
-        return Ok(Invocation::Print(usage::command_help(command)));
+        return Ok(Reading::Print(usage::command_help(command)));
     }
-    let mut canonical = line.options;
-    canonical.push("--".into());
-    canonical.append(&mut line.positionals);
-    let matches = definition
-        .try_get_matches_from(canonical)
-        .map_err(|error| usage::explain(command, &error))?;
-    let global = said.resolve()?;
-    Ok(Invocation::Run {
+    Ok(Reading::Words {
         command,
-        matches,
-        global,
+        definition: line.definition.into_inner().map(Box::new),
+        options: line.options,
+        positionals: line.positionals,
     })
+}
+
+/// What clap makes of the words.
+pub fn matches(
+    command: &Command,
+    definition: Option<Box<clap::Command>>,
+    options: Vec<OsString>,
+    mut positionals: Vec<OsString>,
+) -> Result<ArgMatches> {
+    let mut canonical = options;
+    canonical.push("--".into());
+    canonical.append(&mut positionals);
+    definition
+        .map_or_else(|| command.definition(), |definition| *definition)
+        .try_get_matches_from(canonical)
+        .map_err(|error| usage::explain(command, &error))
 }
 
 struct Line<'a, W, M> {
     words: W,
     said: &'a mut Said,
     met: M,
-    command: Option<(&'static Command, clap::Command)>,
+    command: Option<&'static Command>,
+    /// Of the command, once an option asks for it.
+    definition: OnceCell<clap::Command>,
     /// Of the command, in canonical form.
     options: Vec<OsString>,
     positionals: Vec<OsString>,
@@ -124,7 +184,7 @@ impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W,
     }
 
     fn positional(&mut self, word: OsString) -> Result<()> {
-        let Some((command, _)) = self.command else {
+        let Some(command) = self.command else {
             if word == "help" {
                 self.help = true;
                 return Ok(());
@@ -137,7 +197,7 @@ impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W,
                     usage::unknown_command(&word, asks)
                 })?;
             (self.met)(command)?;
-            self.command = Some((command, command.definition()));
+            self.command = Some(command);
             return Ok(());
         };
         self.positionals.push(word);
@@ -192,19 +252,30 @@ impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W,
 
     /// The command's options stand before the global ones, should a name be in both.
     fn find(&self, name: &Name) -> Option<Known> {
-        let of_command = self
-            .command
-            .iter()
-            .flat_map(|(_, definition)| definition.get_arguments())
-            .find(|arg| match name {
+        let of_command = self.command.and_then(|command| {
+            let usual = command.usual.iter().find(|usual| match name {
+                Name::Long(name) => usual.long.as_bytes() == *name,
+                Name::Short(letter) => usual.short == Some(*letter),
+            });
+            if let Some(usual) = usual {
+                return Some(Known {
+                    long: usual.long.to_owned(),
+                    takes: usual.takes,
+                    global: false,
+                });
+            }
+            let definition = self.definition.get_or_init(|| command.definition());
+            let mut arguments = definition.get_arguments();
+            let defined = arguments.find(|arg| match name {
                 Name::Long(name) => arg.get_long().is_some_and(|long| long.as_bytes() == *name),
                 Name::Short(letter) => arg.get_short() == Some(char::from(*letter)),
-            })
-            .map(|arg| Known {
-                long: arg.get_long().unwrap_or_default().to_owned(),
-                takes: Takes::of(arg),
+            })?;
+            Some(Known {
+                long: defined.get_long().unwrap_or_default().to_owned(),
+                takes: Takes::of(defined),
                 global: false,
-            });
+            })
+        });
         of_command.or_else(|| {
             GLOBAL
                 .iter()
@@ -271,12 +342,11 @@ impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W,
     }
 
     fn wrong(&self, reason: String) -> crate::error::Error {
-        usage::wrong(self.command.as_ref().map(|(command, _)| *command), reason)
+        usage::wrong(self.command, reason)
     }
 
     fn unknown(&self, dashes: &str, name: &[u8]) -> crate::error::Error {
-        let command = self.command.as_ref().map(|(command, _)| *command);
-        usage::unknown_option(command, dashes, &String::from_utf8_lossy(name))
+        usage::unknown_option(self.command, dashes, &String::from_utf8_lossy(name))
     }
 }
 

@@ -1,21 +1,29 @@
 //! The commands, one file each: an `Args` structure and a `run()`.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use clap::{ArgMatches, Args as _, FromArgMatches as _};
 
+use crate::bundle;
 use crate::error::{Error, Result, Step, misleads};
+use crate::namespaces::Ahead;
 use crate::process::program::Passed;
 use crate::process::protect;
+use crate::sys;
 use crate::sys::fd;
 use crate::sys::process::reset_signal_action;
 
 mod form;
 mod global;
 mod second_look;
+pub mod usual;
 pub use global::{Driver, Global, Rootless};
+use usual::{Given, Usual};
 
 pub mod check;
 pub mod checkpoint;
@@ -55,10 +63,17 @@ pub struct Command {
     pub failure: u8,
     augment: fn(clap::Command) -> clap::Command,
     run: fn(&mut ArgMatches, &Global) -> anyhow::Result<u8>,
+    /// The options that need no definition.
+    pub usual: &'static [Usual],
+    /// What a line of these alone asks for, unless clap has to look at it.
+    pub read_usual: fn(&Given) -> Option<Task>,
     /// What `run` makes of the words before it does anything.
     #[cfg(fuzzing)]
     pub understand: fn(&mut ArgMatches) -> clap::error::Result<()>,
 }
+
+/// A command that has been told all.
+pub type Task = Box<dyn FnOnce(&Global) -> anyhow::Result<u8>>;
 
 /// What may follow the container's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +97,23 @@ impl Command {
             .disable_help_flag(true)
     }
 
-    pub fn run(&self, matches: &mut ArgMatches, global: &Global) -> anyhow::Result<u8> {
-        (self.run)(matches, global)
+    pub fn task(&self, mut matches: ArgMatches) -> Task {
+        let run = self.run;
+        Box::new(move |global| run(&mut matches, global))
     }
 }
 
 macro_rules! command {
     ($module:ident, $tail:expr, $failure:literal, $about:literal) => {
+        command!($module, $tail, $failure, $about, &[], |_| None)
+    };
+    ($module:ident, $tail:expr, $failure:literal, $about:literal, usual) => {
+        command!($module, $tail, $failure, $about, $module::USUAL, |given| {
+            let args = $module::Args::usual(given)?;
+            Some(Box::new(move |global| $module::run(args, global)))
+        })
+    };
+    ($module:ident, $tail:expr, $failure:literal, $about:literal, $usual:expr, $read:expr) => {
         Command {
             name: stringify!($module),
             about: $about,
@@ -98,6 +123,8 @@ macro_rules! command {
             run: |matches, global| {
                 $module::run($module::Args::from_arg_matches_mut(matches)?, global)
             },
+            usual: $usual,
+            read_usual: $read,
             #[cfg(fuzzing)]
             understand: |matches| $module::Args::from_arg_matches_mut(matches).map(drop),
         }
@@ -110,43 +137,50 @@ pub static ALL: &[Command] = &[
         run,
         Tail::Options,
         1,
-        "Create a container, start it and wait for its end"
+        "Create a container, start it and wait for its end",
+        usual
     ),
     command!(
         create,
         Tail::Options,
         1,
-        "Make a container from a bundle, ready to be started"
+        "Make a container from a bundle, ready to be started",
+        usual
     ),
     command!(
         start,
         Tail::Options,
         1,
-        "Start the program of a created container"
+        "Start the program of a created container",
+        usual
     ),
     command!(
         state,
         Tail::Options,
         1,
-        "Print the state of a container as JSON"
+        "Print the state of a container as JSON",
+        usual
     ),
     command!(
         kill,
         Tail::Options,
         1,
-        "Send a signal to a container's first process"
+        "Send a signal to a container's first process",
+        usual
     ),
     command!(
         delete,
         Tail::Options,
         1,
-        "Remove a stopped container and all that belongs to it"
+        "Remove a stopped container and all that belongs to it",
+        usual
     ),
     command!(
         exec,
         Tail::Program,
         255,
-        "Run one more program in a running container"
+        "Run one more program in a running container",
+        usual
     ),
     command!(list, Tail::Options, 1, "List the containers under --root"),
     command!(ps, Tail::Verbatim, 1, "List the processes of a container"),
@@ -206,9 +240,29 @@ fn parse_count(text: &str) -> Result<u32, String> {
 /// of the command line before is read again.
 pub fn protect(command: &Command) -> Result<()> {
     match command.name {
-        "run" | "create" | "exec" => protect::run_protected(),
+        "run" | "create" => protect::run_protected(|| begin_network(sys::start::words())),
+        "exec" => protect::run_protected(|| None),
         _ => Ok(()),
     }
+}
+
+/// The network namespace takes longest of all: it is begun before husk has executed itself, by what the words and
+/// the file seem to say. What they do say is found out after that.
+fn begin_network<'w>(mut words: impl Iterator<Item = &'w OsStr>) -> Option<OwnedFd> {
+    let mut bundle = Path::new(".");
+    while let Some(word) = words.next() {
+        match word.as_bytes() {
+            b"--bundle" | b"-bundle" | b"-b" => bundle = Path::new(words.next()?),
+            word => {
+                let value = [&b"--bundle="[..], b"-bundle=", b"-b="]
+                    .iter()
+                    .find_map(|option| word.strip_prefix(*option));
+                bundle = value.map_or(bundle, |value| Path::new(OsStr::from_bytes(value)));
+            }
+        }
+    }
+    let config = bundle::glimpse(bundle)?;
+    Ahead::begin(&config).map(Ahead::into_socket)
 }
 
 /// For the commands that put a process into a container, before anything else: takes count of what it
@@ -235,7 +289,7 @@ fn enter_container(preserved: u32, document: Option<&Path>) -> Result<Passed> {
                 .on(preserved)
                 .because("too many")
         })?;
-    protect::run_protected()?;
+    protect::run_protected(|| None)?;
     for number in 3..first {
         if !fd::is_open(number) || protect::holds(number) {
             return Err(Error::new("--preserve-fds").on(preserved).because(format!(

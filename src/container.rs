@@ -289,13 +289,11 @@ impl Container {
             _ => None,
         };
         let started = container.release(knock, observer).and_then(|()| {
-            let state = container.subject().json("running", container.pid());
-            let bundle = container.record.bundle.clone();
             hooks::run(
                 Point::Poststart,
                 &container.record.poststart,
-                &state,
-                Some(&bundle),
+                &|| container.subject().json("running", container.pid()),
+                Some(&container.record.bundle),
             )
         });
         match started {
@@ -506,9 +504,9 @@ impl Container {
                 let _ = std::fs::remove_dir(path);
             }
         }
-        let state = self.subject().json("stopped", None);
-        let (bundle, poststop) = (self.record.bundle, self.record.poststop);
-        hooks::run_all(Point::Poststop, &poststop, &state, Some(&bundle), |error| {
+        let (bundle, poststop) = (&self.record.bundle, &self.record.poststop);
+        let state = || self.subject().json("stopped", None);
+        hooks::run_all(Point::Poststop, poststop, &state, Some(bundle), |error| {
             log::warning(format_args!("{error}"));
         });
         self.home.remove()

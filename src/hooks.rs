@@ -163,7 +163,12 @@ pub fn of(listed: Option<&Vec<oci::Hook>>) -> Vec<Hook> {
 ///
 /// # Errors
 /// The first failure, with what the hook wrote; later hooks don't run.
-pub fn run(point: Point, hooks: &[Hook], state: &str, directory: Option<&Path>) -> Result<()> {
+pub fn run(
+    point: Point,
+    hooks: &[Hook],
+    state: &dyn Fn() -> String,
+    directory: Option<&Path>,
+) -> Result<()> {
     run_under(None, point, hooks, state, directory)
 }
 
@@ -172,11 +177,15 @@ pub fn run_under(
     guard: Option<&Guard>,
     point: Point,
     hooks: &[Hook],
-    state: &str,
+    state: &dyn Fn() -> String,
     directory: Option<&Path>,
 ) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = state();
     for (index, hook) in hooks.iter().enumerate() {
-        let run = || run_one(guard, point, index, hook, state, directory);
+        let run = || run_one(guard, point, index, hook, &state, directory);
         trace::step_on(point.name(), hook.path.display(), run)?;
     }
     Ok(())
@@ -186,12 +195,16 @@ pub fn run_under(
 pub fn run_all(
     point: Point,
     hooks: &[Hook],
-    state: &str,
+    state: &dyn Fn() -> String,
     directory: Option<&Path>,
     mut report: impl FnMut(Error),
 ) {
+    if hooks.is_empty() {
+        return;
+    }
+    let state = state();
     for (index, hook) in hooks.iter().enumerate() {
-        let run = || run_one(None, point, index, hook, state, directory);
+        let run = || run_one(None, point, index, hook, &state, directory);
         if let Err(error) = trace::step_on(point.name(), hook.path.display(), run) {
             report(error);
         }
@@ -398,7 +411,7 @@ mod tests {
         run(
             Point::Prestart,
             &[shell(script, timeout)],
-            r#"{"id":"x"}"#,
+            &|| r#"{"id":"x"}"#.into(),
             Some(Path::new("/")),
         )
     }
@@ -473,10 +486,10 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_list_but_for_poststop() {
         let hooks = [shell("exit 1", None), shell("exit 2", None)];
-        let first = run(Point::CreateRuntime, &hooks, "", None).unwrap_err();
+        let first = run(Point::CreateRuntime, &hooks, &String::new, None).unwrap_err();
         assert_eq!(first.pointer(), Some("/hooks/createRuntime/0"));
         let mut reports = Vec::new();
-        run_all(Point::Poststop, &hooks, "", None, |error| {
+        run_all(Point::Poststop, &hooks, &String::new, None, |error| {
             reports.push(error.to_string());
         });
         assert_eq!(reports.len(), 2);

@@ -46,12 +46,11 @@ fn run(words: Vec<OsString>) -> u8 {
         Ok(Invocation::Print(text)) => (commands::print(&text).map_err(Into::into), 1),
         Ok(Invocation::Run {
             command,
-            mut matches,
+            task,
             global,
         }) => {
             log::debug(format_args!("husk {VERSION} {}", command.name));
-            let run = || command.run(&mut matches, &global);
-            (trace::step(command.name, run), command.failure)
+            (trace::step(command.name, || task(&global)), command.failure)
         }
     };
     match result {

@@ -281,12 +281,13 @@ impl Plan {
         self.origin(CloneFlags::CLONE_NEWUSER) != Origin::Inherited
     }
 
-    /// Takes what was made ahead, if it is for this container: one in a user namespace makes its own.
-    pub fn adopt(&mut self, network: Ahead) {
-        let network = network.finish();
+    /// Takes what was made ahead, if it is for this container: one in a user namespace makes its own. What
+    /// comes back has to be finished before the container is.
+    pub fn adopt(&mut self, mut ahead: Ahead) -> Option<Ahead> {
         if self.new.contains(CloneFlags::CLONE_NEWNET) && !self.in_user_namespace() {
-            self.network = network;
+            self.network = ahead.namespace();
         }
+        self.has_network().then_some(ahead)
     }
 
     /// Whether the process finds its network namespace as it is to be.

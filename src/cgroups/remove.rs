@@ -83,7 +83,7 @@ impl Place {
     }
 
     fn remove_leaf(&self, parent: &OwnedFd, name: &OsStr) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let mut end = None;
         let fail = |errno: Errno| {
             Error::new("remove cgroup")
                 .on(self.path().display())
@@ -103,6 +103,7 @@ impl Place {
                 Err(Errno::EBUSY) => {}
                 Err(errno) => return Err(fail(errno)),
             }
+            let end = *end.get_or_insert_with(|| Instant::now() + PATIENCE);
             let dir = match file::open_dir(parent, name) {
                 Err(Errno::ENOENT) => return Ok(()),
                 dir => dir.map_err(fail)?,

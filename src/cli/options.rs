@@ -3,29 +3,10 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use crate::commands::usual::Takes;
 use crate::commands::{Driver, Global, Rootless};
 use crate::error::{Error, Result};
 use crate::log::{Format, Level};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Takes {
-    Nothing,
-    Value,
-    /// Only after an equals sign.
-    OptionalValue,
-}
-
-impl Takes {
-    pub fn of(arg: &clap::Arg) -> Takes {
-        if !arg.get_action().takes_values() {
-            Takes::Nothing
-        } else if arg.is_require_equals_set() {
-            Takes::OptionalValue
-        } else {
-            Takes::Value
-        }
-    }
-}
 
 pub struct GlobalOption {
     pub long: &'static str,

@@ -4,7 +4,9 @@ use clap::FromArgMatches;
 
 use super::*;
 use crate::commands::exec::User;
-use crate::commands::{Driver, Rootless, create, delete, exec, kill, list, ps, run, spec, state};
+use crate::commands::{
+    Driver, Rootless, create, delete, exec, kill, list, ps, run, spec, start, state,
+};
 use crate::log::{Format, Level};
 
 /// The words of a line, split at blanks.
@@ -14,14 +16,20 @@ fn words(line: &str) -> Vec<OsString> {
 
 fn parse_line(line: &str) -> Result<(&'static str, ArgMatches, Global, Said)> {
     let mut said = Said::default();
-    match parse(words(line).into_iter(), &mut said, |_| Ok(()))? {
-        Invocation::Run {
+    let (name, matches) = match read(words(line).into_iter(), &mut said, |_| Ok(()))? {
+        Reading::Words {
             command,
-            matches,
-            global,
-        } => Ok((command.name, matches, global, said)),
-        Invocation::Print(text) => panic!("{line}: printed {text}"),
-    }
+            definition,
+            options,
+            positionals,
+        } => (
+            command.name,
+            matches(command, definition, options, positionals)?,
+        ),
+        Reading::Print(text) => panic!("{line}: printed {text}"),
+    };
+    let global = said.resolve()?;
+    Ok((name, matches, global, said))
 }
 
 #[track_caller]
@@ -38,6 +46,113 @@ fn printed(line: &str) -> String {
         Ok(Invocation::Run { command, .. }) => panic!("{line}: ran {}", command.name),
         Err(error) => panic!("{line}: {error}"),
     }
+}
+
+/// Whether a line is read without clap, and if so that clap says the same.
+#[track_caller]
+fn is_usual<A: FromArgMatches + PartialEq + std::fmt::Debug>(
+    line: &str,
+    usual: fn(&Given) -> Option<A>,
+) -> bool {
+    let reading = read(words(line).into_iter(), &mut Said::default(), |_| Ok(()));
+    let Ok(Reading::Words {
+        command,
+        definition,
+        options,
+        positionals,
+    }) = reading
+    else {
+        panic!("{line}: not read");
+    };
+    let args = usual(&Given {
+        options: &options,
+        positionals: &positionals,
+    });
+    let Some(args) = args.filter(|_| definition.is_none()) else {
+        return false;
+    };
+    let mut matches = match matches(command, None, options, positionals) {
+        Ok(matches) => matches,
+        Err(error) => panic!("{line}: {error}"),
+    };
+    assert_eq!(
+        A::from_arg_matches_mut(&mut matches).unwrap(),
+        args,
+        "{line}"
+    );
+    true
+}
+
+#[test]
+fn what_engines_write_is_read_without_clap_as_clap_reads_it() {
+    for line in [
+        "create c",
+        "create --bundle /b --pid-file /p --console-socket /s --no-pivot --no-new-keyring c",
+        "create -b /b --bundle=/c -bundle /d c --pid-file=/p",
+        "create --no-pivot=false --no-subreaper c",
+        "--root /r --log /l --log-format json --systemd-cgroup create --bundle /b c",
+    ] {
+        assert!(is_usual(line, create::Args::usual), "{line}");
+    }
+    for line in [
+        "run c",
+        "run -d -b /b c",
+        "run --detach --keep --pid-file /p c",
+        "run --detach=false c",
+    ] {
+        assert!(is_usual(line, run::Args::usual), "{line}");
+    }
+    for line in ["start c", "start -- c"] {
+        assert!(is_usual(line, start::Args::usual), "{line}");
+    }
+    assert!(is_usual("state c", state::Args::usual));
+    for line in [
+        "delete c",
+        "delete --force c",
+        "delete -f c",
+        "delete c --force",
+    ] {
+        assert!(is_usual(line, delete::Args::usual), "{line}");
+    }
+    for line in [
+        "kill c",
+        "kill c 9",
+        "kill --all c SIGTERM",
+        "kill -a c term",
+    ] {
+        assert!(is_usual(line, kill::Args::usual), "{line}");
+    }
+    for line in [
+        "exec c true",
+        "exec c sh -c x --force -t",
+        "exec --process /p --pid-file /f --detach c",
+        "exec -t --console-socket /s -p /p c",
+        "exec -td c sh",
+    ] {
+        assert!(is_usual(line, exec::Args::usual), "{line}");
+    }
+}
+
+/// Clap refuses these, or knows more of them.
+#[test]
+fn what_is_not_usual_is_left_to_clap() {
+    for line in [
+        "create",
+        "create a b",
+        "create --preserve-fds 1 c",
+        "create --bundle= c",
+        "create --overlay c",
+    ] {
+        assert!(!is_usual(line, create::Args::usual), "{line}");
+    }
+    for line in ["kill c NOSIGNAL", "kill c 9 9", "kill"] {
+        assert!(!is_usual(line, kill::Args::usual), "{line}");
+    }
+    for line in ["exec c", "exec --cwd / c sh", "exec"] {
+        assert!(!is_usual(line, exec::Args::usual), "{line}");
+    }
+    assert!(!is_usual("run --seccomp-log c", run::Args::usual));
+    assert!(!is_usual("delete a b", delete::Args::usual));
 }
 
 fn some_path(path: &str) -> Option<PathBuf> {

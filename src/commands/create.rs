@@ -1,10 +1,20 @@
 use std::path::PathBuf;
 
 use super::second_look::explain;
+use super::usual::{Given, Usual, flag, value};
 use super::{Driver, Global};
 use crate::container::create::{Cgroups, Request, create};
 use crate::process::program::Passed;
 use crate::process::readiness;
+
+pub const USUAL: &[Usual] = &[
+    value("bundle", Some(b'b')),
+    value("console-socket", None),
+    value("pid-file", None),
+    flag("no-pivot", None),
+    flag("no-new-keyring", None),
+    flag("no-subreaper", None),
+];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -41,6 +51,25 @@ pub struct Args {
     pub lower: Vec<PathBuf>,
     /// Name of the container: letters, digits and _ + . -
     pub id: String,
+}
+
+impl Args {
+    /// A line of an engine's.
+    pub fn usual(given: &Given) -> Option<Args> {
+        Some(Args {
+            bundle: given.path("bundle")?.unwrap_or_else(|| ".".into()),
+            console_socket: given.path("console-socket")?,
+            pidfd_socket: None,
+            pid_file: given.path("pid-file")?,
+            no_pivot: given.flag("no-pivot"),
+            no_new_keyring: given.flag("no-new-keyring"),
+            no_subreaper: given.flag("no-subreaper"),
+            preserve_fds: 0,
+            overlay: None,
+            lower: Vec::new(),
+            id: given.id()?,
+        })
+    }
 }
 
 impl Args {

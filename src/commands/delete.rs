@@ -1,5 +1,8 @@
 use super::Global;
+use super::usual::{Given, Usual, flag};
 use crate::container::Container;
+
+pub const USUAL: &[Usual] = &[flag("force", Some(b'f'))];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -9,6 +12,16 @@ pub struct Args {
     pub force: bool,
     /// Name of the container
     pub id: String,
+}
+
+impl Args {
+    /// A line of an engine's.
+    pub fn usual(given: &Given) -> Option<Args> {
+        Some(Args {
+            force: given.flag("force"),
+            id: given.id()?,
+        })
+    }
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {

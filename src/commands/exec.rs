@@ -5,10 +5,19 @@ use std::str::FromStr;
 use oci_spec::runtime::{Capabilities, Process};
 
 use super::Global;
+use super::usual::{Given, Usual, flag, value};
 use crate::container::create::{send_pidfd, send_terminal, write_pid_file};
 use crate::container::exec::{Target, read_process};
 use crate::error::{Error, Result};
 use crate::process::foreground::{self, Signals};
+
+pub const USUAL: &[Usual] = &[
+    value("process", Some(b'p')),
+    value("console-socket", None),
+    value("pid-file", None),
+    flag("tty", Some(b't')),
+    flag("detach", Some(b'd')),
+];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -69,6 +78,38 @@ pub struct Args {
     /// Program and its arguments
     #[arg(value_name = "PROGRAM", required_unless_present = "process")]
     pub program: Vec<String>,
+}
+
+impl Args {
+    /// A line of an engine's.
+    pub fn usual(given: &Given) -> Option<Args> {
+        let (id, program) = given.id_and_more()?;
+        let process = given.path("process")?;
+        if program.is_empty() && process.is_none() {
+            return None;
+        }
+        Some(Args {
+            process,
+            console_socket: given.path("console-socket")?,
+            pidfd_socket: None,
+            cwd: None,
+            env: Vec::new(),
+            tty: given.flag("tty"),
+            user: None,
+            additional_gids: Vec::new(),
+            detach: given.flag("detach"),
+            pid_file: given.path("pid-file")?,
+            process_label: None,
+            apparmor: None,
+            no_new_privs: false,
+            cap: Vec::new(),
+            preserve_fds: 0,
+            cgroup: Vec::new(),
+            ignore_paused: false,
+            id,
+            program,
+        })
+    }
 }
 
 impl Args {

@@ -1,7 +1,10 @@
 use super::Global;
+use super::usual::{Given, Usual, flag};
 use crate::bundle::did_you_mean;
 use crate::container;
 use crate::signal::Signal;
+
+pub const USUAL: &[Usual] = &[flag("all", Some(b'a'))];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
@@ -14,6 +17,20 @@ pub struct Args {
     /// A name with or without SIG (TERM, sigkill, RTMIN+3) or a number
     #[arg(default_value = "SIGTERM", value_parser = parse_signal)]
     pub signal: Signal,
+}
+
+impl Args {
+    /// A line of an engine's.
+    pub fn usual(given: &Given) -> Option<Args> {
+        let (id, signal) = given.id_and_more()?;
+        let signal = match signal.as_slice() {
+            [] => Signal::TERM,
+            [signal] => signal.parse().ok()?,
+            _ => return None,
+        };
+        let all = given.flag("all");
+        Some(Args { all, id, signal })
+    }
 }
 
 /// With the name that may be meant.

@@ -1,4 +1,5 @@
 use super::second_look::explain;
+use super::usual::{Given, Usual, flag, value};
 use super::{Global, create};
 use crate::bundle::Bundle;
 use crate::container::create::create;
@@ -15,6 +16,17 @@ use std::path::Path;
 
 mod seccomp_log;
 
+pub const USUAL: &[Usual] = &[
+    value("bundle", Some(b'b')),
+    value("console-socket", None),
+    value("pid-file", None),
+    flag("no-pivot", None),
+    flag("no-new-keyring", None),
+    flag("no-subreaper", None),
+    flag("detach", Some(b'd')),
+    flag("keep", None),
+];
+
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
 pub struct Args {
@@ -30,6 +42,18 @@ pub struct Args {
     /// for finding out, not a boundary. In the foreground only; startContainer hooks run unfiltered
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub seccomp_log: Option<String>,
+}
+
+impl Args {
+    /// A line of an engine's.
+    pub fn usual(given: &Given) -> Option<Args> {
+        Some(Args {
+            create: create::Args::usual(given)?,
+            detach: given.flag("detach"),
+            keep: given.flag("keep"),
+            seccomp_log: None,
+        })
+    }
 }
 
 pub fn run(args: Args, global: &Global) -> anyhow::Result<u8> {

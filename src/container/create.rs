@@ -100,8 +100,12 @@ fn warn(findings: &[Finding]) {
 
 /// The container, which nobody else may change before it is dropped, and its process.
 pub fn create(request: &Request) -> Result<(Container, Created)> {
-    let mut network = None;
-    let mut bundle = load(request, |raw| network = namespaces::Ahead::begin(raw))?;
+    let mut ahead = process::protect::luggage().map(namespaces::Ahead::from_socket);
+    let mut bundle = load(request, |raw| {
+        if ahead.is_none() {
+            ahead = namespaces::Ahead::begin(raw);
+        }
+    })?;
     let notify = request.notify && notify::offer(&mut bundle.spec);
     let mut plan = trace::step("plan", || Plan::new(request, bundle))?;
     let whereabouts = plan.whereabouts.take();
@@ -111,7 +115,7 @@ pub fn create(request: &Request) -> Result<(Container, Created)> {
     trace::step("open root and sources", || plan.rootfs.open_sources())?;
 
     let mut work = Work::begin(request, &plan, &ground, notify)?;
-    let made = work.make(request, plan, ground, network);
+    let made = work.make(request, plan, ground, ahead);
     match made {
         Ok(ends) => work.finish(ends),
         Err(error) => {
@@ -229,7 +233,7 @@ impl Work {
         request: &Request,
         mut plan: Plan,
         ground: Ground,
-        network: Option<namespaces::Ahead>,
+        ahead: Option<namespaces::Ahead>,
     ) -> Result<Ends> {
         let (cgroup, scope) = self.prepare(&mut plan, ground)?;
         let home = &self.container.home;
@@ -272,11 +276,11 @@ impl Work {
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let limits = program.as_ref().map(|program| program.limits.clone());
         let limits = limits.unwrap_or_default();
-        if let Some(network) = network {
+        let ahead = ahead.and_then(|ahead| {
             trace::step("wait for the network namespace", || {
-                plan.namespaces.adopt(network);
-            });
-        }
+                plan.namespaces.adopt(ahead)
+            })
+        });
         let init = Init {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
@@ -334,6 +338,9 @@ impl Work {
                 delegate_to(owner, cgroup, request.rootless)?;
             }
         }
+        if let Some(ahead) = ahead {
+            ahead.finish()?;
+        }
         self.note(&plan.bundle)?;
         // Of a process that nobody has waited for it stays true; what is wrong with it is said by itself first.
         let seen = InitRecord::of(process.pid);
@@ -379,9 +386,9 @@ impl Work {
                     let bundle = Some(plan.bundle.dir.as_path());
                     // Hooks of this deprecated kind were made for a container that is there already:
                     // it is what the specification's own validation expects them to be told.
-                    let state = plan.subject.json("created", Some(process.pid));
+                    let state = || plan.subject.json("created", Some(process.pid));
                     hooks::run(Point::Prestart, &plan.hooks.prestart, &state, bundle)?;
-                    let state = plan.subject.json("creating", Some(process.pid));
+                    let state = || plan.subject.json("creating", Some(process.pid));
                     hooks::run(
                         Point::CreateRuntime,
                         &plan.hooks.create_runtime,

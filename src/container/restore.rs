@@ -219,9 +219,9 @@ impl Work {
     fn run_hooks(&mut self, listed: &Hooks, subject: &Subject, pid: Option<Pid>) -> Result<()> {
         self.hooks_ran = !listed.prestart.is_empty() || !listed.create_runtime.is_empty();
         let bundle = Some(subject.bundle.as_path());
-        let state = subject.json("created", pid);
+        let state = || subject.json("created", pid);
         hooks::run(Point::Prestart, &listed.prestart, &state, bundle)?;
-        let state = subject.json("creating", pid);
+        let state = || subject.json("creating", pid);
         hooks::run(Point::CreateRuntime, &listed.create_runtime, &state, bundle)
     }
 

@@ -68,11 +68,14 @@ impl Init {
     /// start in between would let a `state` that comes after it say "created". A throttled cgroup can make
     /// it long.
     pub(super) fn is_stillborn(self) -> Result<bool> {
-        let began = Instant::now();
+        let mut began = None;
         loop {
             match self.look_at_remains()? {
                 Some(stat) if stat.is_unborn() && stat.is_ending() => return Ok(true),
-                Some(stat) if stat.is_unborn() && began.elapsed() < EXECUTION => {
+                Some(stat)
+                    if stat.is_unborn()
+                        && began.get_or_insert_with(Instant::now).elapsed() < EXECUTION =>
+                {
                     std::thread::sleep(Duration::from_micros(50));
                 }
                 _ => return Ok(false),

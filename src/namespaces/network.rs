@@ -1,45 +1,52 @@
 //! A network namespace that is made ahead.
 
 use std::os::fd::OwnedFd;
-use std::thread::JoinHandle;
 
-use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::Mode;
-
-use crate::sys::file::open;
-use crate::sys::link;
-
-/// What the thread calls needs no more.
-const STACK: usize = 32 * 1024;
+use crate::error::{Error, Result, Step};
+use crate::sys::netns::Maker;
 
 /// More is not searched through.
 const SEARCHED: usize = 512 << 10;
 
-/// A network namespace with its loopback up, made by a thread of its own while husk reads and plans: of a
-/// clone3(2) with six new namespaces it takes three quarters of the time (measured). The thread alone is in it,
-/// husk stays where it is.
+/// A network namespace that is made beside husk while that reads and plans: of a clone3(2) with six new namespaces
+/// it takes three quarters of the time (measured).
 #[derive(Debug)]
 pub struct Ahead {
-    maker: JoinHandle<nix::Result<OwnedFd>>,
+    maker: Maker,
 }
 
 impl Ahead {
-    /// `None` if config.json doesn't seem to ask for one that husk can make: that of a user namespace has to be
-    /// made by its root. It isn't understood yet when the thread begins, so [`super::Plan::adopt`] decides.
+    /// `None` if what config.json begins with doesn't seem to ask for one that husk can make: that of a user namespace
+    /// has to be made by its root. It isn't understood yet when this begins, so [`super::Plan::adopt`] decides.
     pub fn begin(config: &[u8]) -> Option<Ahead> {
-        let text = str::from_utf8(config.get(..SEARCHED).unwrap_or(config)).ok()?;
-        let maker =
-            wants_network(text).then(|| std::thread::Builder::new().stack_size(STACK).spawn(make));
-        Some(Ahead {
-            maker: maker?.ok()?,
-        })
+        let config = config.get(..SEARCHED).unwrap_or(config);
+        let text = match str::from_utf8(config) {
+            Ok(text) => text,
+            Err(error) => str::from_utf8(&config[..error.valid_up_to()]).ok()?,
+        };
+        let maker = wants_network(text).then(Maker::begin)?.ok()?;
+        Some(Ahead { maker })
     }
 
-    /// Returns when the thread has ended: what is forked then has no lock of its in the C library.
+    /// For husk when it executes itself: what it has begun.
+    pub fn into_socket(self) -> OwnedFd {
+        self.maker.into_socket()
+    }
+
+    pub fn from_socket(socket: OwnedFd) -> Ahead {
+        let maker = Maker::from_socket(socket);
+        Ahead { maker }
+    }
+
     /// `None` if it could not be made. The process will try, and can say why not.
-    pub fn finish(self) -> Option<OwnedFd> {
-        self.maker.join().ok()?.ok()
+    pub(super) fn namespace(&mut self) -> Option<OwnedFd> {
+        self.maker.namespace()
+    }
+
+    /// Returns when the loopback device is up, which needs the process as little as that needs it so far.
+    pub fn finish(self) -> Result<()> {
+        let up = self.maker.finish();
+        up.or_fail(|errno| Error::new("set loopback device up").errno(errno))
     }
 }
 
@@ -59,13 +66,6 @@ fn wants_network(config: &str) -> bool {
         }
     }
     wanted
-}
-
-fn make() -> nix::Result<OwnedFd> {
-    unshare(CloneFlags::CLONE_NEWNET)?;
-    link::loopback_up()?;
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-    open("/proc/thread-self/ns/net", flags, Mode::empty())
 }
 
 #[cfg(test)]

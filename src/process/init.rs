@@ -177,7 +177,7 @@ impl Init {
         hooks::run(
             Point::CreateContainer,
             &self.create_hooks,
-            &self.subject.json("creating", Some(getpid())),
+            &|| self.subject.json("creating", Some(getpid())),
             Some(&rootfs),
         )?;
         trace::step("pivot_root", || built.enter())?;
@@ -407,7 +407,7 @@ impl Waiting {
     }
 
     fn start(self, connection: BorrowedFd) -> Error {
-        let state = self.subject.json("created", Some(getpid()));
+        let state = || self.subject.json("created", Some(getpid()));
         let guard = self.prepared.as_ref().and_then(Prepared::guard);
         let run = hooks::run_under(
             guard.as_ref(),

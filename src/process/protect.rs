@@ -35,65 +35,121 @@ fn fail(errno: Errno) -> Error {
 }
 
 /// Runs husk again from where it can't be written, unless it already does. For every command that puts
-/// a process into a container, and before anything else that has an effect.
-pub fn run_protected() -> Result<()> {
+/// a process into a container, and before anything else that has an effect. Then `luggage` comes along.
+pub fn run_protected(luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.load(Ordering::Relaxed) {
         return Ok(());
     }
     if !is_protected()? {
-        return Err(fail(run_again()?));
+        return Err(fail(run_again(luggage)?));
     }
-    adopt_mount();
+    *kept() = Kept::adopt();
     DONE.store(true, Ordering::Relaxed);
     Ok(())
 }
 
-/// The number under which the mount's descriptor gets through the execution: to close it is to unmount, for
-/// which the kernel waits until no processor looks at the mount any more (synchronize_rcu_expedited), so it
-/// is left for when husk waits anyway. The kernel's first table of descriptors has 64.
-const KEPT: RawFd = 60;
+/// What gets through the execution. The kernel's first table of descriptors has 64.
+#[derive(Debug)]
+struct Kept {
+    /// To close it is to unmount, for which the kernel waits until no processor looks at the mount any more
+    /// (synchronize_rcu_expedited), so it is left for when husk waits anyway.
+    mount: Option<OwnedFd>,
+    luggage: Option<OwnedFd>,
+}
 
-static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// The number of the mount tells whether there is luggage: who calls husk may have left any number open, but not
+/// for a mount of its binary.
+const MOUNT: RawFd = 60;
+const MOUNT_WITH_LUGGAGE: RawFd = 62;
+const LUGGAGE: RawFd = 61;
 
-fn keep_mount(tree: &OwnedFd) {
-    match fcntl(tree, FcntlArg::F_DUPFD(KEPT)) {
-        // The number is the caller's.
-        Ok(other) if other != KEPT => drop(sys::fd::adopt(other)),
-        _ => {}
+static KEPT: Mutex<Kept> = Mutex::new(Kept {
+    mount: None,
+    luggage: None,
+});
+
+fn kept() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Kept {
+    fn leave(mount: &OwnedFd, luggage: Option<OwnedFd>) {
+        if let Some(luggage) = luggage {
+            let is_there = keep(&luggage, LUGGAGE);
+            if is_there && keep(mount, MOUNT_WITH_LUGGAGE) {
+                return;
+            }
+            if is_there {
+                drop(sys::fd::adopt(LUGGAGE));
+            }
+        }
+        keep(mount, MOUNT);
+    }
+
+    fn adopt() -> Kept {
+        if let Some(mount) = adopt_mount(MOUNT_WITH_LUGGAGE) {
+            let luggage = sys::fd::adopt(LUGGAGE).ok();
+            if let Some(luggage) = &luggage {
+                close_on_exec(luggage);
+            }
+            let mount = Some(mount);
+            return Kept { mount, luggage };
+        }
+        Kept {
+            mount: adopt_mount(MOUNT),
+            luggage: None,
+        }
     }
 }
 
-fn adopt_mount() {
-    let Ok(fd) = sys::fd::adopt(KEPT) else { return };
+/// Whether it could have the number.
+fn keep(fd: &OwnedFd, number: RawFd) -> bool {
+    match fcntl(fd, FcntlArg::F_DUPFD(number)) {
+        Ok(got) if got == number => true,
+        // The number is the caller's.
+        Ok(other) => {
+            drop(sys::fd::adopt(other));
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn close_on_exec(fd: &OwnedFd) {
+    let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+}
+
+fn adopt_mount(number: RawFd) -> Option<OwnedFd> {
+    let fd = sys::fd::adopt(number).ok()?;
     let flags = fcntl(&fd, FcntlArg::F_GETFL).unwrap_or(0);
     let is_ours = || {
         let (it, this) = (fstat(&fd).ok()?, stat(SELF).ok()?);
         Some((it.st_dev, it.st_ino) == (this.st_dev, this.st_ino))
     };
     if flags & libc::O_PATH != 0 && is_ours() == Some(true) {
-        let _ = fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-        *mount() = Some(fd);
-    } else {
-        let _ = fd.into_raw_fd();
+        close_on_exec(&fd);
+        return Some(fd);
     }
-}
-
-fn mount() -> MutexGuard<'static, Option<OwnedFd>> {
-    MOUNT.lock().unwrap_or_else(PoisonError::into_inner)
+    let _ = fd.into_raw_fd();
+    None
 }
 
 /// Whether the descriptor of this number is none of the caller's.
 pub fn holds(number: u32) -> bool {
-    let mount = mount();
-    mount
-        .as_ref()
-        .is_some_and(|fd| fd.as_raw_fd() as u32 == number)
+    let kept = kept();
+    let mut fds = kept.mount.iter().chain(&kept.luggage);
+    fds.any(|fd| fd.as_raw_fd() as u32 == number)
+}
+
+/// What came along.
+pub fn luggage() -> Option<OwnedFd> {
+    kept().luggage.take()
 }
 
 /// Unmounts what only its descriptor has kept so far. For when there is nothing else to do.
 pub fn let_go() {
-    drop(mount().take());
+    drop(kept().mount.take());
 }
 
 fn is_protected() -> Result<bool> {
@@ -104,13 +160,15 @@ fn is_protected() -> Result<bool> {
 }
 
 /// Why it didn't.
-fn run_again() -> Result<Errno> {
+fn run_again(luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<Errno> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let executable = openat(AT_FDCWD, SELF, flags, Mode::empty()).or_fail(fail)?;
     let copy = match read_only_mount(&executable) {
         // Without the privilege to mount.
         Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
-        done => done.inspect(keep_mount).or_fail(fail)?,
+        done => done
+            .inspect(|mount| Kept::leave(mount, luggage()))
+            .or_fail(fail)?,
     };
     Ok(start::again(copy.as_fd()))
 }

@@ -15,13 +15,19 @@ pub fn loopback_up() -> Result<()> {
         None,
     )?;
     let fd = socket.as_fd().as_raw_fd();
+    let request = loopback_up_request();
+    // SAFETY: `request` is a valid ifreq whose name ends with a zero byte.
+    Errno::result(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+}
+
+/// What `SIOCSIFFLAGS` takes.
+pub(super) fn loopback_up_request() -> libc::ifreq {
     // SAFETY: ifreq is plain old data, for which zeroes are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: `request` is a valid ifreq whose name ends with a zero byte.
-    Errno::result(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+    request
 }
 
 /// Has the kernel put words into its refusals, and leave the refused request out (netlink(7)).

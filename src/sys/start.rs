@@ -2,9 +2,9 @@
 //! descriptors, which husk does itself, and prepares to say a word when the stack overflows, which
 //! takes a stack of its own and ten system calls in each of the starts that a container's life takes.
 
-use std::ffi::{OsString, c_char, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use nix::errno::Errno;
@@ -41,18 +41,37 @@ pub unsafe fn begin(count: c_int, words: *const *const c_char) -> Vec<OsString> 
     // What is written to a pipe that nobody reads is an error, not the end: as std has it.
     // SAFETY: no handler is installed that could run.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: so many pointers are there.
-    let words = unsafe { std::slice::from_raw_parts(words, count) };
-    words
+    // SAFETY: these are main's.
+    unsafe { std::slice::from_raw_parts(words, usize::try_from(count).unwrap_or(0)) }
         .iter()
         .skip(1)
         .map(|&word| {
             // SAFETY: the string is main's, and ends with NUL.
-            let word = unsafe { std::ffi::CStr::from_ptr(word) };
+            let word = unsafe { CStr::from_ptr(word) };
             OsString::from_vec(word.to_bytes().to_vec())
         })
         .collect()
+}
+
+/// The words after the program's name, where they are. None if the process didn't begin with [`begin`].
+pub fn words() -> impl Iterator<Item = &'static OsStr> {
+    let mut next = ARGUMENTS.load(Ordering::Relaxed);
+    std::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: main's list ends with a null, which was not passed yet.
+        let word = unsafe { *next };
+        if word.is_null() {
+            return None;
+        }
+        // SAFETY: after a word comes a word or the null.
+        next = unsafe { next.add(1) };
+        // SAFETY: the string is main's, stays, and ends with NUL.
+        let word = unsafe { CStr::from_ptr(word) };
+        Some(OsStr::from_bytes(word.to_bytes()))
+    })
+    .skip(1)
 }
 
 /// Executes this file with the words and the environment that the process was started with. Returns only

@@ -247,16 +247,24 @@ fn paths_need_not_be_utf8() {
         odd(b"--bundle=/b\xff"),
         odd(b"c"),
     ];
-    let Ok(Invocation::Run {
-        mut matches,
-        global,
-        ..
-    }) = parse(line.into_iter(), &mut said, |_| Ok(()))
+    let Ok(Reading::Words {
+        command,
+        definition,
+        options,
+        positionals,
+    }) = read(line.into_iter(), &mut said, |_| Ok(()))
     else {
         panic!("refused");
     };
+    let usual = create::Args::usual(&Given {
+        options: &options,
+        positionals: &positionals,
+    });
+    let mut matches = matches(command, definition, options, positionals).unwrap();
+    let global = said.resolve().unwrap();
     assert_eq!(global.root.as_os_str().as_bytes(), b"/r\xff");
     let create = create::Args::from_arg_matches_mut(&mut matches).unwrap();
+    assert_eq!(usual.as_ref(), Some(&create));
     assert_eq!(create.bundle.as_os_str().as_bytes(), b"/b\xff");
 
     for line in [
