@@ -17,7 +17,7 @@ use super::{link, raw, socket};
 /// What its few calls need, and more.
 const STACK: usize = 16 * 1024;
 
-#[repr(align(4096))]
+#[repr(align(16))]
 struct Stack(UnsafeCell<[u8; STACK]>);
 
 // SAFETY: only a task touches it, and `BEGUN` lets there be one.
