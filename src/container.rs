@@ -256,6 +256,9 @@ impl Container {
         explain: impl FnOnce(Error, &Path) -> Error,
     ) -> Result<Option<Started>> {
         let container = find_locked(root, id)?;
+        if let Some(knock) = container.knock()? {
+            return container.begin(Some(knock), manager, None, explain);
+        }
         let refuse = |words: &'static str| Error::new(words).on(id);
         let refused = match container.status()? {
             Status::Created => return container.begin(None, manager, None, explain),
@@ -268,6 +271,21 @@ impl Container {
             Status::Creating => refuse("cannot start a container in the creating state:"),
         };
         Err(refused)
+    }
+
+    /// Who hears it waits for its start: nothing else has to be found out about the process. `None` if nobody does, if
+    /// nobody would act on it, or more has to be done before.
+    fn knock(&self) -> Result<Option<Knock>> {
+        let record = &self.record;
+        if record.phase != Phase::Created || record.restored || record.notify {
+            return Ok(None);
+        }
+        if let Some(place) = &record.cgroup
+            && Cgroup::is_frozen_at(place)?
+        {
+            return Ok(None);
+        }
+        Ok(self.home.knock().ok())
     }
 
     /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,

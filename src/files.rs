@@ -10,14 +10,15 @@
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::sys::file::{open, openat};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 /// To append to, made when it isn't there (0644).
 pub fn append(path: &Path) -> io::Result<File> {
@@ -40,6 +41,40 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::write(path, bytes)
 }
 
+/// A file (0644) that has no name yet.
+pub struct Nameless(File);
+
+/// Begins a file for the file system of `path`.
+///
+/// # Errors
+/// `EOPNOTSUPP` where a file must have a name.
+pub fn begin(path: &Path, bytes: &[u8]) -> io::Result<Nameless> {
+    let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+    let file = open(parent(path), flags, Mode::from_bits_truncate(0o644))?;
+    let mut file = File::from(file);
+    file.write_all(bytes)?;
+    Ok(Nameless(file))
+}
+
+impl Nameless {
+    /// Gives it the name.
+    ///
+    /// # Errors
+    /// `EEXIST` if anything has that, a link that leads nowhere included.
+    pub fn appear(self, path: &Path) -> io::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.0.as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        Ok(linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, follow)?)
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Puts a file (0644) in the place of what is there, complete from the first moment on. A link there is
 /// replaced, not followed.
 ///
@@ -48,12 +83,8 @@ pub fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     const TRIES: u32 = 100;
     let name = path.file_name().ok_or(Errno::EINVAL)?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(parent, flags, Mode::empty())?;
+    let directory = open(parent(path), flags, Mode::empty())?;
     // Somebody else may write there, and know what husk would call it: only a new file will do.
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o644);
@@ -121,6 +152,27 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("pid")).unwrap(), "17");
         // The canary, the file, two links that were in the way.
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 4);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_appears_whole_where_nothing_is() {
+        let dir = directory("appears");
+        let path = dir.join("pid");
+        let Ok(file) = begin(&path, b"17") else {
+            // No file without a name there.
+            return fs::remove_dir_all(dir).unwrap();
+        };
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        file.appear(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17");
+        let again = begin(&path, b"18").unwrap().appear(&path);
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        symlink("nowhere", dir.join("link")).unwrap();
+        let link = dir.join("link");
+        begin(&link, b"19").unwrap().appear(&link).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "17");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         fs::remove_dir_all(dir).unwrap();
     }
 

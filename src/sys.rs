@@ -5,6 +5,7 @@
 
 pub mod arena;
 pub mod bpf;
+pub mod clock;
 pub mod fd;
 pub mod file;
 pub mod keyring;

@@ -194,6 +194,7 @@ fn script(functions: &Functions, met: &[u64]) -> String {
         "/* Written by `make order`: the functions that a container's life takes, in the order of their use.\n   \
          A name that isn't there any more does nothing. */\nSECTIONS\n{\n  .text.life :\n  {\n",
     );
+    text += LIBRARY;
     let patterns = met.iter().map(|at| pattern(&functions.names[at].0));
     let much = |name: &String| idle.get(name).is_some_and(|length| *length > MUCH);
     let (last, first): (Vec<String>, Vec<String>) = patterns.partition(much);
@@ -203,9 +204,27 @@ fn script(functions: &Functions, met: &[u64]) -> String {
             let _ = writeln!(text, "    *(.text.{name})");
         }
     }
-    // What is there for exceptions is a tenth of the file, and a program that aborts unwinds nothing.
-    text + "  }\n  /DISCARD/ : { *(EXCLUDE_FILE(*crt*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }\n}\nINSERT BEFORE .text;\n"
+    text + "  }\n" + REST
 }
+
+/// The C library first: all of it is as long as what one page fault maps, and has functions for every step.
+const LIBRARY: &str = "    *self-contained/libc.a:*(.text .text.*)
+    *crt1.o(.text .text.*)
+    *(.text.main)
+";
+
+/// What is there for exceptions is a tenth of the file, and a program that aborts unwinds nothing. What is large comes
+/// after all small statics, which so begin in the page of those that have a value.
+const REST: &str =
+    "  /DISCARD/ : { *(EXCLUDE_FILE(*crt*.o) .eh_frame) *(.gcc_except_table .gcc_except_table.*) }
+}
+INSERT BEFORE .text;
+SECTIONS
+{
+  .bss.large (NOLOAD) : { *(.bss._ZN4husk6MEMORY*) *(.bss.*STACK_OF_TASK*) }
+}
+INSERT AFTER .bss;
+";
 
 /// The name without what differs from compiler to compiler: the hash, a crate's number, the number of a copy.
 fn pattern(name: &str) -> String {

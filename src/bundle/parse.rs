@@ -16,11 +16,11 @@ const COUNTED: usize = 512 << 10;
 const MAX_VALUES: usize = 150_000;
 
 /// config.json. `None` if `findings` tell why not.
-pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
+pub fn config(raw: &[u8], findings: &mut Findings) -> Option<(Box<Spec>, Extra)> {
     if too_many_values(raw, findings) {
         return None;
     }
-    match plainly::<Spec>(raw) {
+    match plainly::<Box<Spec>>(raw) {
         Some(mut spec)
             if !misspelt(spec.process().as_ref())
                 && !arrays_for_objects(raw)
@@ -60,7 +60,7 @@ pub fn process(raw: &[u8], findings: &mut Findings) -> Option<Process> {
 }
 
 /// As [`config`], but reports all that the slow way can tell.
-pub fn check(raw: &[u8], findings: &mut Findings) -> Option<(Spec, Extra)> {
+pub fn check(raw: &[u8], findings: &mut Findings) -> Option<(Box<Spec>, Extra)> {
     match too_many_values(raw, findings) {
         true => None,
         false => slow_config(raw, Report::Everything, findings),
@@ -78,7 +78,7 @@ pub fn unknown(raw: &[u8], findings: &mut Findings) {
     }
 }
 
-fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Spec, Extra)> {
+fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Box<Spec>, Extra)> {
     let mut value = syntax::read(raw, findings)?;
     let kind = &schema::CONFIG;
     // First: the walk leaves out items of lists, and later ones would be told in their place.

@@ -221,7 +221,7 @@ fn read(args: &Args, machine: Arch) -> Result<Source> {
             .because(reason)
     })?;
     if value.get("ociVersion").is_some() || value.get("linux").is_some() {
-        let spec: Spec = bundle::Bundle::parse(Path::new("."), raw)?.spec;
+        let spec: Box<Spec> = bundle::Bundle::parse(Path::new("."), raw)?.spec;
         let profile = spec
             .linux()
             .as_ref()

@@ -355,6 +355,9 @@ impl Work {
         let draft = created
             .as_ref()
             .map(|created| self.container.home.draft(created));
+        // Likewise. Where that can't be it is written then.
+        let pid_file = request.pid_file;
+        let pid_file = pid_file.and_then(|path| files::begin(path, &pid_text(process.pid)).ok());
         // It is heard when the process has been told that it is a container. With a notify socket the start waits
         // for that to be there. A process that failed has no door any more, and says why itself.
         let at_once = request.at_once && !self.container.record.notify;
@@ -417,7 +420,10 @@ impl Work {
             send_pidfd(path, "standard", &process.pidfd)?;
         }
         if let Some(path) = request.pid_file {
-            write_pid_file(path, process.pid)?;
+            let appeared = pid_file.map(|file| file.appear(path));
+            if !matches!(appeared, Some(Ok(()))) {
+                write_pid_file(path, process.pid)?;
+            }
         }
         // Only what is published is so: until then all that was made is undone.
         if let Ok(draft) = draft {
@@ -548,9 +554,14 @@ pub(super) fn delegate_to(owner: Uid, cgroup: &Cgroup, rootless: bool) -> Result
     }
 }
 
-/// Digits and nothing else, complete from the first moment on: engines read it without trimming.
+/// Digits and nothing else: engines read it without trimming.
+fn pid_text(pid: Pid) -> Vec<u8> {
+    pid.to_string().into_bytes()
+}
+
+/// Complete from the first moment on.
 pub fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    files::replace(path, pid.to_string().as_bytes())
+    files::replace(path, &pid_text(pid))
         .step("write pid file", path.display())
         .map_err(|error| advise(error, path))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, fstat, umask};
@@ -292,7 +291,7 @@ impl Plan {
             id: request.id.to_owned(),
             bundle: self.bundle.dir.clone(),
             rootfs: self.rootfs.path().to_owned(),
-            created: log::rfc3339_nanos(SystemTime::now()),
+            created: log::rfc3339_nanos(sys::clock::now()),
             owner: Uid::current().as_raw(),
             init: None,
             cgroup: place.cloned(),

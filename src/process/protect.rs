@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, FdFlag, OFlag, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::{Mode, fstat, stat};
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::FsFlags;
 
 use crate::error::{Error, Result, Step};
@@ -41,10 +41,13 @@ pub fn run_protected(luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<()> {
     if DONE.load(Ordering::Relaxed) {
         return Ok(());
     }
-    if !is_protected()? {
-        return Err(fail(run_again(luggage)?));
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let executable = openat(AT_FDCWD, SELF, flags, Mode::empty())
+        .or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
+    if !is_protected(&executable)? {
+        return Err(fail(run_again(&executable, luggage)?));
     }
-    *kept() = Kept::adopt();
+    *kept() = Kept::adopt(&executable);
     DONE.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -87,8 +90,8 @@ impl Kept {
         keep(mount, MOUNT);
     }
 
-    fn adopt() -> Kept {
-        if let Some(mount) = adopt_mount(MOUNT_WITH_LUGGAGE) {
+    fn adopt(executable: &OwnedFd) -> Kept {
+        if let Some(mount) = adopt_mount(MOUNT_WITH_LUGGAGE, executable) {
             let luggage = sys::fd::adopt(LUGGAGE).ok();
             if let Some(luggage) = &luggage {
                 close_on_exec(luggage);
@@ -97,7 +100,7 @@ impl Kept {
             return Kept { mount, luggage };
         }
         Kept {
-            mount: adopt_mount(MOUNT),
+            mount: adopt_mount(MOUNT, executable),
             luggage: None,
         }
     }
@@ -120,11 +123,11 @@ fn close_on_exec(fd: &OwnedFd) {
     let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
 }
 
-fn adopt_mount(number: RawFd) -> Option<OwnedFd> {
+fn adopt_mount(number: RawFd, executable: &OwnedFd) -> Option<OwnedFd> {
     let fd = sys::fd::adopt(number).ok()?;
     let flags = fcntl(&fd, FcntlArg::F_GETFL).unwrap_or(0);
     let is_ours = || {
-        let (it, this) = (fstat(&fd).ok()?, stat(SELF).ok()?);
+        let (it, this) = (fstat(&fd).ok()?, fstat(executable).ok()?);
         Some((it.st_dev, it.st_ino) == (this.st_dev, this.st_ino))
     };
     if flags & libc::O_PATH != 0 && is_ours() == Some(true) {
@@ -152,18 +155,16 @@ pub fn let_go() {
     drop(kept().mount.take());
 }
 
-fn is_protected() -> Result<bool> {
-    let fs = statfs(SELF).or_fail(|errno| fail(errno).hint("husk needs /proc to be mounted"))?;
+fn is_protected(executable: &OwnedFd) -> Result<bool> {
+    let fs = fstatfs(executable).or_fail(fail)?;
     let read_only = fs.flags().contains(FsFlags::ST_RDONLY);
     // The kernel keeps what memfd_create(2) makes in a tmpfs of its own.
     Ok(read_only || fs.filesystem_type() == TMPFS_MAGIC && is_sealed())
 }
 
 /// Why it didn't.
-fn run_again(luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<Errno> {
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let executable = openat(AT_FDCWD, SELF, flags, Mode::empty()).or_fail(fail)?;
-    let copy = match read_only_mount(&executable) {
+fn run_again(executable: &OwnedFd, luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<Errno> {
+    let copy = match read_only_mount(executable) {
         // Without the privilege to mount.
         Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
         done => done

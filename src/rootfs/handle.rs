@@ -93,7 +93,7 @@ impl Rootfs {
     pub fn make_plain_directory(&self, path: &Path) -> nix::Result<OwnedFd> {
         match self.lookup_plain(path) {
             Err(Errno::ENOENT) => {
-                self.make_directory(path)?;
+                self.make_missing(path)?;
                 self.lookup_plain(path)
             }
             done => done,

@@ -16,7 +16,7 @@ fn repaired(patch: &str, pointers: &[&str]) -> (Spec, Extra) {
     let bundle = Bundle::parse("/b".as_ref(), raw).unwrap();
     let found: Vec<_> = bundle.warnings.iter().map(|w| w.pointer.as_str()).collect();
     assert_eq!(found, pointers, "{patch}");
-    (bundle.spec, bundle.extra)
+    (*bundle.spec, bundle.extra)
 }
 
 #[test]
