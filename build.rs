@@ -1,6 +1,7 @@
 //! Has the linker lay the functions that a container's life takes side by side, as `life.ld` lists them: the
-//! kernel maps sixteen pages of a file at each page fault, and keeps them as the process's memory. And has it
-//! pack the addresses that a program corrects when it starts into a hundredth, where the C library reads that.
+//! kernel maps sixteen pages of a file at each page fault, and keeps them as the process's memory. It leaves
+//! no pages aside to be protected once a program has corrected its addresses, which this C library never does to a
+//! static one. And has it pack these addresses into a hundredth, in a build that can be loaded anywhere.
 
 use std::process::Command;
 
@@ -11,8 +12,11 @@ fn main() {
     if of("PROFILE") == "release" && of("CARGO_CFG_TARGET_OS") == "linux" {
         let root = of("CARGO_MANIFEST_DIR");
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{root}/life.ld");
-        if of("CARGO_CFG_TARGET_ENV") == "musl" && has_musl_1_2_5() {
-            println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        if of("CARGO_CFG_TARGET_ENV") == "musl" {
+            println!("cargo::rustc-link-arg-bins=-Wl,-z,norelro");
+            if has_musl_1_2_5() {
+                println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+            }
         }
     }
 }

@@ -51,6 +51,8 @@ pub enum Reading {
 /// Reads the words after the program's name. The global options are left in `said` even
 /// when a later word is wrong, so that the error reaches the log that was asked for. `met` is called with
 /// the command as soon as that is known, before any of its options is read.
+// What it needs of the stack is not to lie below all that the command needs.
+#[inline(never)]
 pub fn parse(
     words: impl Iterator<Item = OsString>,
     said: &mut Said,

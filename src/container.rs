@@ -21,11 +21,10 @@ pub mod update;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -34,6 +33,7 @@ pub use self::notify::Started;
 pub use self::postmortem::Postmortem;
 use self::record::{Home, Phase};
 pub use self::record::{Knock, Record};
+use self::stat::wait_for_end;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result, Step};
 use crate::hooks::{self, Point, Subject};
@@ -566,21 +566,6 @@ impl Container {
                     .because(format!("its first process is still there after {} s", PATIENCE.as_secs()))
                     .hint("it waits in the kernel for a device or a network filesystem; delete again later")
             })
-    }
-}
-
-/// Whether the process ends within that time. A pidfd is readable from then on.
-fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> bool {
-    let end = Instant::now() + patience;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
-            Ok(0) => return false,
-            Err(Errno::EINTR) => {}
-            Ok(_) | Err(_) => return true,
-        }
     }
 }
 

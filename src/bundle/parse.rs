@@ -78,6 +78,8 @@ pub fn unknown(raw: &[u8], findings: &mut Findings) {
     }
 }
 
+#[cold]
+#[inline(never)]
 fn slow_config(raw: &[u8], report: Report, findings: &mut Findings) -> Option<(Box<Spec>, Extra)> {
     let mut value = syntax::read(raw, findings)?;
     let kind = &schema::CONFIG;

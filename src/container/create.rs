@@ -228,6 +228,8 @@ impl Work {
         Ok(())
     }
 
+    // What it needs of the stack is not to lie below what reading the config needs.
+    #[inline(never)]
     fn make(
         &mut self,
         request: &Request,

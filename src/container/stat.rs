@@ -1,10 +1,11 @@
 //! Which process the first one is: told from later ones with the same number by when it began.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::record::Init;
@@ -145,6 +146,21 @@ fn stat_of(pid: Pid) -> Result<Option<Stat>> {
     match parse() {
         Some(stat) => Ok(Some(stat)),
         None => Err(Errno::EBADMSG).step("understand", &path),
+    }
+}
+
+/// Whether the process ends within that time. A pidfd is readable from then on.
+pub(super) fn wait_for_end(pidfd: &OwnedFd, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return false,
+            Err(Errno::EINTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
     }
 }
 

@@ -9,11 +9,12 @@ pub fn now() -> SystemTime {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call writes the one structure, whose fields are the kernel's where pointers have 64 bits.
+    let mut ask = || {
+        // SAFETY: the call writes the one structure, whose fields are the kernel's where pointers have 64 bits.
+        unsafe { libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut time) }
+    };
     let done = match cfg!(target_pointer_width = "64") {
-        true => unsafe {
-            libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut time)
-        },
+        true => ask(),
         false => -1,
     };
     match (
