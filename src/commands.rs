@@ -246,6 +246,11 @@ pub fn protect(command: &Command) -> Result<()> {
     }
 }
 
+/// Before husk ends: waits for what was begun, and for which there was no use.
+pub fn settle() {
+    drop(protect::luggage().map(Ahead::from_socket));
+}
+
 /// The network namespace takes longest of all: it is begun before husk has executed itself, by what the words and
 /// the file seem to say. What they do say is found out after that.
 fn begin_network<'w>(mut words: impl Iterator<Item = &'w OsStr>) -> Option<OwnedFd> {

@@ -53,6 +53,7 @@ fn run(words: Vec<OsString>) -> u8 {
             (trace::step(command.name, || task(&global)), command.failure)
         }
     };
+    commands::settle();
     match result {
         Ok(status) => {
             log::succeeded();

@@ -278,11 +278,15 @@ impl Work {
         let schedule = program.as_mut().and_then(Program::hand_over_schedule);
         let limits = program.as_ref().map(|program| program.limits.clone());
         let limits = limits.unwrap_or_default();
-        let ahead = ahead.and_then(|ahead| {
+        let mut ahead = ahead.and_then(|ahead| {
             trace::step("wait for the network namespace", || {
                 plan.namespaces.adopt(ahead)
             })
         });
+        // They may use the loopback device.
+        if !plan.hooks.create_container.is_empty() || !sysctl.is_empty() {
+            ahead.take().map_or(Ok(()), namespaces::Ahead::finish)?;
+        }
         let init = Init {
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),

@@ -77,17 +77,13 @@ fn kept() -> MutexGuard<'static, Kept> {
 }
 
 impl Kept {
-    fn leave(mount: &OwnedFd, luggage: Option<OwnedFd>) {
-        if let Some(luggage) = luggage {
-            let is_there = keep(&luggage, LUGGAGE);
-            if is_there && keep(mount, MOUNT_WITH_LUGGAGE) {
-                return;
-            }
-            if is_there {
-                drop(sys::fd::adopt(LUGGAGE));
-            }
+    /// The luggage is made only if there is a number for it. Whether it was.
+    fn leave(mount: &OwnedFd, luggage: impl FnOnce() -> Option<OwnedFd>) -> bool {
+        if sys::fd::is_open(LUGGAGE as u32) || !keep(mount, MOUNT_WITH_LUGGAGE) {
+            keep(mount, MOUNT);
+            return false;
         }
-        keep(mount, MOUNT);
+        luggage().is_some_and(|luggage| keep(&luggage, LUGGAGE))
     }
 
     fn adopt(executable: &OwnedFd) -> Kept {
@@ -164,14 +160,19 @@ fn is_protected(executable: &OwnedFd) -> Result<bool> {
 
 /// Why it didn't.
 fn run_again(executable: &OwnedFd, luggage: impl FnOnce() -> Option<OwnedFd>) -> Result<Errno> {
+    let mut left = false;
     let copy = match read_only_mount(executable) {
         // Without the privilege to mount.
         Err(Errno::EPERM) => sealed_copy().or_fail(fail)?,
         done => done
-            .inspect(|mount| Kept::leave(mount, luggage()))
+            .inspect(|mount| left = Kept::leave(mount, luggage))
             .or_fail(fail)?,
     };
-    Ok(start::again(copy.as_fd()))
+    let failed = start::again(copy.as_fd());
+    if left {
+        kept().luggage = sys::fd::adopt(LUGGAGE).ok();
+    }
+    Ok(failed)
 }
 
 fn is_sealed() -> bool {

@@ -19,8 +19,11 @@ pub struct Arena<const SIZE: usize> {
     top: AtomicUsize,
     /// The most that `top` has ever been: what lies above is still zero, and not even there.
     high: AtomicUsize,
-    memory: UnsafeCell<[u8; SIZE]>,
+    memory: Memory<SIZE>,
 }
+
+#[repr(C, align(16))]
+struct Memory<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
 
 /// Of the memory. C and what was written for it (nix's buffers of control messages) expect malloc's alignment of
 /// every block.
@@ -35,12 +38,12 @@ impl<const SIZE: usize> Arena<SIZE> {
         Arena {
             top: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
-            memory: UnsafeCell::new([0; SIZE]),
+            memory: Memory(UnsafeCell::new([0; SIZE])),
         }
     }
 
     fn base(&self) -> *mut u8 {
-        self.memory.get().cast()
+        self.memory.0.get().cast()
     }
 
     /// Where a block begins, counted from the base, if it is one of ours.
