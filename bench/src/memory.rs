@@ -75,10 +75,10 @@ fn private(pid: i32) -> f64 {
 
 /// Nanoseconds of a call that every filter allows, and of one whose argument Docker's profile looks at.
 pub fn cost(wish: &Wish, site: &Site, results: &mut Results) {
-    for (prefix, filter) in [("", Filter::None), ("docker ", Filter::Docker)] {
-        let measure = format!("{prefix}cost");
-        let rounds = if wish.quick { 1 } else { 5 };
-        in_turns(results, &measure, rounds, |runtime, round, results| {
+    let rounds = if wish.quick { 2 } else { 12 };
+    in_turns(results, "cost", rounds, |runtime, round, results| {
+        // One after the other, as what the processor gives changes.
+        for (prefix, filter) in [("", Filter::None), ("docker ", Filter::Docker)] {
             let id = format!("cost-{}", runtime.name);
             let bundle = bundle::make(site, &id, "/bin/cost", filter);
             let words = ["run", "--bundle", &bundle.to_string_lossy(), &id];
@@ -94,7 +94,7 @@ pub fn cost(wish: &Wish, site: &Site, results: &mut Results) {
                 results.add(&format!("{prefix}call ns"), runtime, plain);
                 results.add(&format!("{prefix}checked call ns"), runtime, checked);
             }
-            Ok(())
-        });
-    }
+        }
+        Ok(())
+    });
 }
