@@ -97,59 +97,107 @@ fn lives(
     ended.map(|_| rate)
 }
 
-/// So many that run, and what commands take then.
+/// The containers of one runtime that run beside each other.
+struct Crowd {
+    runtime: Runtime,
+    pids: Vec<(usize, i32)>,
+    /// Milliseconds, and those of the step that is not full yet.
+    took: f64,
+    of_step: f64,
+    /// KiB of the kernel's.
+    kernel: f64,
+}
+
+/// So many of each runtime that run, and what commands take then. They are made in turns, some at a time: what the
+/// machine gives changes over the seconds that a thousand take.
 pub fn density(wish: &Wish, site: &Site, results: &mut Results) {
-    let count = if wish.quick { 50 } else { 1000 };
-    for runtime in results.runtimes.clone() {
-        let mut pids = Vec::new();
-        if let Err(error) = fill(site, &runtime, count, &mut pids, results) {
-            results.fail("density", &runtime, &error);
+    let (count, at_a_time) = if wish.quick { (50, 5) } else { (1000, 10) };
+    let runtimes = results.runtimes.clone().into_iter();
+    let mut crowds: Vec<Crowd> = runtimes
+        .map(|runtime| Crowd {
+            runtime,
+            pids: Vec::new(),
+            took: 0.0,
+            of_step: 0.0,
+            kernel: 0.0,
+        })
+        .collect();
+    for turn in 0..count / at_a_time {
+        let begin = turn % crowds.len();
+        crowds.rotate_left(begin);
+        for crowd in &mut crowds {
+            if results.has_failed("density", &crowd.runtime) {
+                continue;
+            }
+            let range = turn * at_a_time..(turn + 1) * at_a_time;
+            if let Err(error) = crowd.grow(site, range, count / 10, results) {
+                results.fail("density", &crowd.runtime, &error);
+            }
         }
-        for (index, pid) in pids {
-            let id = format!("dense-{}-{index}", runtime.name);
-            let ended = runtime.time(site, &["kill", &id, "KILL"]).and_then(|_| {
-                wait_for(pid);
-                runtime.time(site, &["delete", &id])
-            });
-            if ended.is_err() {
-                runtime.forget(site, &id);
+        crowds.rotate_right(begin);
+    }
+    for crowd in &crowds {
+        if results.has_failed("density", &crowd.runtime) {
+            continue;
+        }
+        results.add("start all s", &crowd.runtime, crowd.took / 1000.0);
+        let kernel = crowd.kernel / count as f64;
+        results.add("kernel KiB", &crowd.runtime, kernel);
+    }
+    for _ in 0..10 {
+        for crowd in &crowds {
+            if results.has_failed("density", &crowd.runtime) {
+                continue;
+            }
+            if let Err(error) = crowd.look(site, count, results) {
+                results.fail("density", &crowd.runtime, &error);
             }
         }
     }
+    for crowd in crowds {
+        crowd.end(site);
+    }
 }
 
-fn fill(
-    site: &Site,
-    runtime: &Runtime,
-    count: usize,
-    pids: &mut Vec<(usize, i32)>,
-    results: &mut Results,
-) -> Result<(), String> {
-    let before_all = unreclaimable();
-    let mut total = 0.0;
-    let step = count / 10;
-    let mut of_step = 0.0;
-    for index in 0..count {
-        let id = format!("dense-{}-{index}", runtime.name);
-        let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
-        let before = Instant::now();
-        let (_, pid) = runtime.create(site, &bundle, &id)?;
-        pids.push((index, pid));
-        runtime.time(site, &["start", &id])?;
-        let took = milliseconds(before.elapsed());
-        total += took;
-        of_step += took;
-        if (index + 1).is_multiple_of(step) {
-            let measure = format!("start with {:04} running", index + 1);
-            results.add(&measure, runtime, of_step / step as f64);
-            of_step = 0.0;
-        }
+impl Crowd {
+    fn id(&self, index: usize) -> String {
+        format!("dense-{}-{index}", self.runtime.name)
     }
-    results.add("start all s", runtime, total / 1000.0);
-    let kernel = (unreclaimable() - before_all) / count as f64;
-    results.add("kernel KiB", runtime, kernel);
-    let id = format!("dense-{}-{}", runtime.name, count / 2);
-    for _ in 0..10 {
+
+    fn grow(
+        &mut self,
+        site: &Site,
+        range: std::ops::Range<usize>,
+        step: usize,
+        results: &mut Results,
+    ) -> Result<(), String> {
+        let bundles: Vec<_> = range
+            .clone()
+            .map(|index| bundle::make(site, &self.id(index), "/bin/pause", Filter::None))
+            .collect();
+        let before_all = unreclaimable();
+        for (index, bundle) in range.zip(bundles) {
+            let id = self.id(index);
+            let before = Instant::now();
+            let (_, pid) = self.runtime.create(site, &bundle, &id)?;
+            self.pids.push((index, pid));
+            self.runtime.time(site, &["start", &id])?;
+            let took = milliseconds(before.elapsed());
+            self.took += took;
+            self.of_step += took;
+            if (index + 1).is_multiple_of(step) {
+                let measure = format!("start with {:04} running", index + 1);
+                results.add(&measure, &self.runtime, self.of_step / step as f64);
+                self.of_step = 0.0;
+            }
+        }
+        self.kernel += unreclaimable() - before_all;
+        Ok(())
+    }
+
+    fn look(&self, site: &Site, count: usize, results: &mut Results) -> Result<(), String> {
+        let runtime = &self.runtime;
+        let id = self.id(count / 2);
         let time = runtime.time(site, &["state", &id])?;
         results.add("state, many", runtime, milliseconds(time));
         let time = runtime.time(site, &["exec", &id, "/bin/true"])?;
@@ -163,8 +211,22 @@ fn fill(
                 results.add("list, many", runtime, milliseconds(time));
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn end(self, site: &Site) {
+        for (index, pid) in &self.pids {
+            let id = self.id(*index);
+            let killed = self.runtime.time(site, &["kill", &id, "KILL"]);
+            let ended = killed.and_then(|_| {
+                wait_for(*pid);
+                self.runtime.time(site, &["delete", &id])
+            });
+            if ended.is_err() {
+                self.runtime.forget(site, &id);
+            }
+        }
+    }
 }
 
 /// The kernel's memory that it can't take back, in KiB.

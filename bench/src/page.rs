@@ -426,8 +426,7 @@ pub fn text(results: &Results, plotted: bool) -> String {
     plots(&mut page, &["life", "exec"]);
     titled(&mut page, "## Memory\n\nKiB, resident.\n\n", &MEMORY, 0);
     plots(&mut page, &["memory"]);
-    let title =
-        "## Many containers\n\n200 lives, 32 at a time; 1000 that run beside each other.\n\n";
+    let title = "## Many containers\n\n200 lives, 32 at a time; 1000 of each runtime that run beside each other, made in turns, ten at a time.\n\n";
     titled(&mut page, title, &MANY, 1);
     plots(&mut page, &["throughput", "density"]);
     if results
