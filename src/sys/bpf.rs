@@ -21,6 +21,9 @@ const F_REPLACE: u32 = 1 << 2;
 /// header doesn't have, so it's larger than any of them; what a kernel doesn't know must be zero.
 const ATTR: usize = 256;
 
+/// How often the loading of a program is tried again.
+const TRIES: u32 = 16;
+
 /// One instruction (`struct bpf_insn`): operation, destination in the low and source in the high
 /// four bits of `registers`, jump or memory offset, immediate.
 #[repr(C)]
@@ -81,6 +84,7 @@ impl<T> Attr<T> {
 }
 
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Load {
     kind: u32,
     count: u32,
@@ -173,9 +177,16 @@ pub fn load_device(
         load.log_size = log.len() as u32;
         load.log = log.as_mut_ptr() as u64;
     }
-    // SAFETY: instructions and licence are read, the log is written within its length; all three
-    // outlive the call.
-    let fd = unsafe { bpf(PROG_LOAD, &mut Attr::new(load)) }?;
+    // The kernel gives up looking through a program when a signal comes (bpf_check, EAGAIN).
+    let mut tries = 0..TRIES;
+    let fd = loop {
+        // SAFETY: instructions and licence are read, the log is written within its length; all three
+        // outlive the call.
+        match unsafe { bpf(PROG_LOAD, &mut Attr::new(load)) } {
+            Err(Errno::EAGAIN) if tries.next().is_some() => {}
+            done => break done?,
+        }
+    };
     // SAFETY: a new descriptor that nobody else has.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
