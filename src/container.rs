@@ -165,9 +165,7 @@ impl Record {
         let Some(seen) = seen else {
             return Ok(Some(Status::Stopped));
         };
-        if let Some(place) = &self.cgroup
-            && Cgroup::is_frozen_at(place)?
-        {
+        if self.is_frozen()? {
             return Ok(Some(Status::Paused));
         }
         Ok(match (self.restored, seen.is_unborn()) {
@@ -176,6 +174,10 @@ impl Record {
             (false, true) => Some(Status::Created),
             (false, false) => Some(Status::Running),
         })
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        self.cgroup.as_ref().map_or(Ok(false), Cgroup::is_frozen_at)
     }
 }
 
@@ -277,15 +279,11 @@ impl Container {
     /// nobody would act on it, or more has to be done before.
     fn knock(&self) -> Result<Option<Knock>> {
         let record = &self.record;
-        if record.phase != Phase::Created || record.restored || record.notify {
-            return Ok(None);
+        let is_prepared = record.phase == Phase::Created && !record.restored && !record.notify;
+        match is_prepared && !record.is_frozen()? {
+            true => Ok(self.home.knock().ok()),
+            false => Ok(None),
         }
-        if let Some(place) = &record.cgroup
-            && Cgroup::is_frozen_at(place)?
-        {
-            return Ok(None);
-        }
-        Ok(self.home.knock().ok())
     }
 
     /// Lets the program of a created container run, and says why it doesn't if it doesn't. With a `manager`,

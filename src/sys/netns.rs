@@ -109,7 +109,7 @@ impl Maker {
         let pid = self.pid.filter(|pid| pid.as_raw() > 0);
         let pid = pid.ok_or(Errno::ECHILD)?;
         self.pid = Some(Pid::from_raw(0));
-        // It sends no signal when it ends, so it is one of those that only this finds.
+        // Made without a signal for its end, it is one of those that are found only so.
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::__WALL;
         loop {
             match waitid(Id::Pid(pid), flags) {
