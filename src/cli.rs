@@ -255,7 +255,8 @@ impl<W: Iterator<Item = OsString>, M: FnMut(&Command) -> Result<()>> Line<'_, W,
     /// The command's options stand before the global ones, should a name be in both.
     fn find(&self, name: &Name) -> Option<Known> {
         let of_command = self.command.and_then(|command| {
-            let usual = command.usual.iter().find(|usual| match name {
+            let mut all = command.usual.iter().copied().flatten();
+            let usual = all.find(|usual| match name {
                 Name::Long(name) => usual.long.as_bytes() == *name,
                 Name::Short(letter) => usual.short == Some(*letter),
             });

@@ -64,7 +64,7 @@ pub struct Command {
     augment: fn(clap::Command) -> clap::Command,
     run: fn(&mut ArgMatches, &Global) -> anyhow::Result<u8>,
     /// The options that need no definition.
-    pub usual: &'static [Usual],
+    pub usual: &'static [&'static [Usual]],
     /// What a line of these alone asks for, unless clap has to look at it.
     pub read_usual: fn(&Given) -> Option<Task>,
     /// What `run` makes of the words before it does anything.
@@ -107,8 +107,8 @@ macro_rules! command {
     ($module:ident, $tail:expr, $failure:literal, $about:literal) => {
         command!($module, $tail, $failure, $about, &[], |_| None)
     };
-    ($module:ident, $tail:expr, $failure:literal, $about:literal, usual) => {
-        command!($module, $tail, $failure, $about, $module::USUAL, |given| {
+    ($module:ident, $tail:expr, $failure:literal, $about:literal, usual $($of:ident)+) => {
+        command!($module, $tail, $failure, $about, &[$($of::USUAL),+], |given| {
             let args = $module::Args::usual(given)?;
             Some(Box::new(move |global| $module::run(args, global)))
         })
@@ -138,49 +138,49 @@ pub static ALL: &[Command] = &[
         Tail::Options,
         1,
         "Create a container, start it and wait for its end",
-        usual
+        usual create run
     ),
     command!(
         create,
         Tail::Options,
         1,
         "Make a container from a bundle, ready to be started",
-        usual
+        usual create
     ),
     command!(
         start,
         Tail::Options,
         1,
         "Start the program of a created container",
-        usual
+        usual start
     ),
     command!(
         state,
         Tail::Options,
         1,
         "Print the state of a container as JSON",
-        usual
+        usual state
     ),
     command!(
         kill,
         Tail::Options,
         1,
         "Send a signal to a container's first process",
-        usual
+        usual kill
     ),
     command!(
         delete,
         Tail::Options,
         1,
         "Remove a stopped container and all that belongs to it",
-        usual
+        usual delete
     ),
     command!(
         exec,
         Tail::Program,
         255,
         "Run one more program in a running container",
-        usual
+        usual exec
     ),
     command!(list, Tail::Options, 1, "List the containers under --root"),
     command!(ps, Tail::Verbatim, 1, "List the processes of a container"),

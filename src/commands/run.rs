@@ -1,5 +1,5 @@
 use super::second_look::explain;
-use super::usual::{Given, Usual, flag, value};
+use super::usual::{Given, Usual, flag};
 use super::{Global, create};
 use crate::bundle::Bundle;
 use crate::container::create::create;
@@ -16,16 +16,8 @@ use std::path::Path;
 
 mod seccomp_log;
 
-pub const USUAL: &[Usual] = &[
-    value("bundle", Some(b'b')),
-    value("console-socket", None),
-    value("pid-file", None),
-    flag("no-pivot", None),
-    flag("no-new-keyring", None),
-    flag("no-subreaper", None),
-    flag("detach", Some(b'd')),
-    flag("keep", None),
-];
+/// Besides those of `create`.
+pub const USUAL: &[Usual] = &[flag("detach", Some(b'd')), flag("keep", None)];
 
 #[derive(clap::Args, Debug, Clone, PartialEq, Eq)]
 #[group(skip)]
