@@ -71,8 +71,8 @@ bench-baseline: built ## what it takes now becomes bench/baseline.json (root)
 .PHONY: order
 order: ## life.ld: the order in which the linker lays husk's functions, from a container's life (root, x86_64)
 	@. .ci/toolchain; \
-	RUSTFLAGS=$$REPRODUCIBLE cargo build --release --locked --target "$$TARGET" --bin husk \
-		--target-dir build/order --config profile.release.strip=false; \
+	HUSK_LINK_MAP=$$PWD/build/order/$$TARGET/release/husk.map RUSTFLAGS=$$REPRODUCIBLE \
+		cargo build --release --locked --target "$$TARGET" --bin husk --target-dir build/order; \
 	bench/run --order life.ld husk="build/order/$$TARGET/release/husk"
 
 .PHONY: fuzz deny sbom reproducible

@@ -8,10 +8,15 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=life.ld");
+    println!("cargo::rerun-if-env-changed=HUSK_LINK_MAP");
     let of = |name| std::env::var(name).unwrap_or_default();
     if of("PROFILE") == "release" && of("CARGO_CFG_TARGET_OS") == "linux" {
         let root = of("CARGO_MANIFEST_DIR");
         println!("cargo::rustc-link-arg-bins=-Wl,-T,{root}/life.ld");
+        // For `make order`, which has to see the file as it is released.
+        if let Ok(map) = std::env::var("HUSK_LINK_MAP") {
+            println!("cargo::rustc-link-arg-bins=-Wl,-Map={map}");
+        }
         if of("CARGO_CFG_TARGET_ENV") == "musl" {
             println!("cargo::rustc-link-arg-bins=-Wl,-z,norelro");
             if has_musl_1_2_5() {

@@ -1,5 +1,5 @@
 //! Follows a command of husk and all processes that it makes, as a debugger does, until they execute another
-//! program.
+//! program, or the command has ended: a created container's process waits for its start then.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -74,6 +74,10 @@ fn attend<D: Debugger>(
             followed.remove(&pid);
             if pid == first {
                 ended = Some(status);
+                for left in &followed {
+                    // SAFETY: a signal to a process that this one follows.
+                    unsafe { libc::kill(*left, libc::SIGKILL) };
+                }
             }
             continue;
         }

@@ -9,7 +9,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 
 use crate::bundle::{self, Filter};
 use crate::debugger::{Debugger, follow, ptrace};
@@ -19,8 +18,8 @@ use crate::site::Site;
 /// x86_64's breakpoint, one byte.
 const TRAP: u8 = 0xcc;
 
-/// Writes the linker script: the functions in the order in which they are first met, those of the commands
-/// that do least first.
+/// Writes the linker script: the functions in the order in which they are first met. First those that making a
+/// container shares with the commands that do less, then what is its own, what Docker's profile needs, and the rest.
 pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("breakpoints are known for x86_64 only".into());
@@ -30,65 +29,73 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
     let mut breakpoints = Breakpoints {
         functions: &functions,
         met: Vec::new(),
-        known: BTreeSet::new(),
         code: (0, Vec::new()),
         base: 0,
         processes: HashMap::new(),
     };
-    let mut follow = |words: &[&str]| follow(site, husk, words, &mut breakpoints);
+    let mut met_by = |words: &[&str]| {
+        follow(site, husk, words, &mut breakpoints)?;
+        Ok::<_, String>(std::mem::take(&mut breakpoints.met))
+    };
+    let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
+    let (created, _) = husk.create_by(&bundle, &id, |words| met_by(words))?;
+    husk.time(site, &["delete", &id])?;
     let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
     let (_, pid) = husk.create(site, &bundle, &id)?;
-    follow(&["state", &id])?;
-    follow(&["start", &id])?;
-    follow(&["kill", &id, "CONT"])?;
-    follow(&["exec", &id, "/bin/true"])?;
-    follow(&["list"])?;
+    let mut less = Vec::new();
+    for words in [
+        &["state", &id][..],
+        &["start", &id],
+        &["kill", &id, "CONT"],
+        &["exec", &id, "/bin/true"],
+        &["list"],
+    ] {
+        less.extend(met_by(words)?);
+    }
     husk.time(site, &["kill", &id, "KILL"])?;
     wait_for(pid);
-    follow(&["delete", &id])?;
-    for filter in [Filter::None, Filter::Docker] {
+    less.extend(met_by(&["delete", &id])?);
+    let mut run = |filter| {
         let bundle = bundle::make(site, &id, "/bin/true", filter);
-        follow(&["run", "--bundle", &bundle.to_string_lossy(), &id])?;
-    }
-    let text = script(&functions, &breakpoints.met);
+        met_by(&["run", "--bundle", &bundle.to_string_lossy(), &id])
+    };
+    let plain = [created, run(Filter::None)?].concat();
+    let text = script(&functions, &order(&plain, &run(Filter::Docker)?, &less));
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// By where they begin: name and length.
+/// Each function once.
+fn order(plain: &[u64], filtered: &[u64], less: &[u64]) -> Vec<u64> {
+    let (of_plain, of_less): (BTreeSet<_>, BTreeSet<_>) =
+        (plain.iter().collect(), less.iter().collect());
+    let shared = less.iter().filter(|at| of_plain.contains(at));
+    let own = plain.iter().filter(|at| !of_less.contains(at));
+    let all = shared.chain(own).chain(filtered).chain(less);
+    let mut known = BTreeSet::new();
+    all.filter(|at| known.insert(**at)).copied().collect()
+}
+
+/// By where they begin: length, and the name of the section that each has of its own.
 struct Functions {
-    names: BTreeMap<u64, (String, u64)>,
+    names: BTreeMap<u64, (u64, String)>,
     /// Where they are for the linker is where they are.
     fixed: bool,
 }
 
 impl Functions {
+    /// From the linker's map beside it: a file with symbols is another one, with other names for what is alike.
     fn of(file: &Path) -> Result<Functions, String> {
-        let failed = |error: io::Error| format!("{}: {error}", file.display());
-        let output = Command::new("nm").arg("-S").arg(file).output();
-        let output = output.map_err(|error| format!("nm: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let names: BTreeMap<u64, (String, u64)> = text
-            .lines()
-            .filter_map(|line| {
-                let mut words = line.split_whitespace();
-                let mut number = || u64::from_str_radix(words.next()?, 16).ok();
-                let (begin, length) = (number()?, number()?);
-                let is_code = matches!(words.next()?, "t" | "T" | "w" | "W");
-                is_code.then_some((begin, (words.next()?.to_owned(), length)))
-            })
-            .filter(|(_, (name, _))| name.starts_with("_ZN") || name.starts_with("_R"))
-            .collect();
+        let failed = |file: &Path, error: io::Error| format!("{}: {error}", file.display());
+        let map = file.with_extension("map");
+        let text = fs::read_to_string(&map).map_err(|error| failed(&map, error))?;
         let mut head = [0; 18];
         let file_head = File::open(file).and_then(|file| file.read_exact_at(&mut head, 0));
-        file_head.map_err(failed)?;
-        match names.len() {
-            0 => Err(format!("{}: it is stripped", file.display())),
-            _ => Ok(Functions {
-                names,
-                // ET_EXEC of elf(5).
-                fixed: head[16] == 2,
-            }),
-        }
+        file_head.map_err(|error| failed(file, error))?;
+        Ok(Functions {
+            names: names(&text),
+            // ET_EXEC of elf(5).
+            fixed: head[16] == 2,
+        })
     }
 
     /// Where the file begins in the process's memory, as far as that has to be added: the kernel's own pages
@@ -121,6 +128,32 @@ impl Functions {
     }
 }
 
+/// Of a map of GNU ld: a section's name, address and length, on the next line if the name is a long one.
+fn names(map: &str) -> BTreeMap<u64, (u64, String)> {
+    let mut names = BTreeMap::new();
+    let mut section = "";
+    for line in map.lines() {
+        let mut words = line.split_whitespace();
+        if line.starts_with(" .") {
+            section = words.next().unwrap_or("");
+        }
+        let mut number = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+        let (Some(begin), Some(length)) = (number(), number()) else {
+            continue;
+        };
+        let name = section.strip_prefix(".text.unlikely.");
+        let name = name.or_else(|| section.strip_prefix(".text."));
+        if let Some(name) = name.filter(|name| name.starts_with("_ZN") || name.starts_with("_R"))
+            && begin > 0
+            && length > 0
+        {
+            names.insert(begin, (length, name.to_owned()));
+        }
+        section = "";
+    }
+    names
+}
+
 /// A process with breakpoints.
 struct Planted {
     memory: File,
@@ -131,7 +164,6 @@ struct Planted {
 struct Breakpoints<'a> {
     functions: &'a Functions,
     met: Vec<u64>,
-    known: BTreeSet<u64>,
     /// What stands in the file where breakpoints are planted, and from where on.
     code: (u64, Vec<u8>),
     /// Where the last file that was executed begins: below it lies what was mapped since.
@@ -161,9 +193,7 @@ impl Debugger for Breakpoints<'_> {
         let begin = at - process.base;
         let byte = [self.code.1[(begin - self.code.0) as usize]];
         process.memory.write_all_at(&byte, at)?;
-        if self.known.insert(begin) {
-            self.met.push(begin);
-        }
+        self.met.push(begin);
         Ok(())
     }
 }
@@ -185,23 +215,23 @@ fn script(functions: &Functions, met: &[u64]) -> String {
     const MUCH: u64 = 4096;
     let mut idle: HashMap<String, u64> = HashMap::new();
     let known: BTreeSet<&u64> = met.iter().collect();
-    for (begin, (name, length)) in &functions.names {
+    for (begin, (length, name)) in &functions.names {
         if !known.contains(begin) {
             *idle.entry(pattern(name)).or_default() += length;
         }
     }
     let mut text = String::from(
         "/* Written by `make order`: the functions that a container's life takes, in the order of their use.\n   \
-         A name that isn't there any more does nothing. */\nSECTIONS\n{\n  .text.life :\n  {\n",
+         A name that isn't there any more does nothing. */\nSECTIONS\n{\n  .fini : { KEEP (*(SORT_NONE(.fini))) }\n  .text.life :\n  {\n",
     );
     text += LIBRARY;
-    let patterns = met.iter().map(|at| pattern(&functions.names[at].0));
+    let patterns = met.iter().map(|at| pattern(&functions.names[at].1));
     let much = |name: &String| idle.get(name).is_some_and(|length| *length > MUCH);
     let (last, first): (Vec<String>, Vec<String>) = patterns.partition(much);
     let mut written = BTreeSet::new();
     for name in first.into_iter().chain(last) {
         if written.insert(name.clone()) {
-            let _ = writeln!(text, "    *(.text.{name})");
+            let _ = writeln!(text, "    *(.text*{name})");
         }
     }
     text + "  }\n" + REST
@@ -210,7 +240,7 @@ fn script(functions: &Functions, met: &[u64]) -> String {
 /// The C library first: all of it is as long as what one page fault maps, and has functions for every step.
 const LIBRARY: &str = "    *self-contained/libc.a:*(.text .text.*)
     *crt1.o(.text .text.*)
-    *(.text.main)
+    *(.text.main .text.__do_init .text.__do_fini)
 ";
 
 /// What is there for exceptions is a tenth of the file, and a program that aborts unwinds nothing. What is large comes
@@ -221,7 +251,7 @@ const REST: &str =
 INSERT BEFORE .text;
 SECTIONS
 {
-  .bss.large (NOLOAD) : { *(.bss._ZN4husk6MEMORY*) *(.bss.*STACK_OF_TASK*) }
+  .bss.large (NOLOAD) : { *(.bss.*4husk6MEMORY*) *(.bss.*STACK_OF_TASK*) }
 }
 INSERT AFTER .bss;
 ";
