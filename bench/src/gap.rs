@@ -216,7 +216,7 @@ fn medians(traces: &[Calls]) -> Calls {
     names.into_iter().map(of).collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

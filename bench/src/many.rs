@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::Wish;
 use crate::bundle::{self, Filter};
-use crate::gap::processor;
+use crate::gap::{median, processor};
 use crate::life::milliseconds;
 use crate::results::Results;
 use crate::runtime::{Runtime, wait_for};
@@ -101,65 +101,90 @@ fn lives(
 struct Crowd {
     runtime: Runtime,
     pids: Vec<(usize, i32)>,
-    /// Milliseconds, and those of the step that is not full yet.
+    /// Milliseconds, their sum when each takes what the middle one of its step does, and those of the step that is
+    /// not full yet.
     took: f64,
-    of_step: f64,
+    by_medians: f64,
+    of_step: Vec<f64>,
     /// KiB of the kernel's.
     kernel: f64,
 }
 
-/// So many of each runtime that run, and what commands take then. They are made in turns, some at a time: what the
-/// machine gives changes over the seconds that a thousand take.
+/// So many of each runtime that run, and what commands take then. As many of the floor's are made in turns with them,
+/// some at a time: what the machine gives changes over the seconds that a thousand take, and how many there are is
+/// what much of the kernel's time goes by.
 pub fn density(wish: &Wish, site: &Site, results: &mut Results) {
     let (count, at_a_time) = if wish.quick { (50, 5) } else { (1000, 10) };
-    let runtimes = results.runtimes.clone().into_iter();
-    let mut crowds: Vec<Crowd> = runtimes
-        .map(|runtime| Crowd {
-            runtime,
-            pids: Vec::new(),
-            took: 0.0,
-            of_step: 0.0,
-            kernel: 0.0,
-        })
-        .collect();
-    for turn in 0..count / at_a_time {
-        let begin = turn % crowds.len();
-        crowds.rotate_left(begin);
-        for crowd in &mut crowds {
-            if results.has_failed("density", &crowd.runtime) {
-                continue;
+    let runtimes = results.runtimes.clone();
+    let Some((floor, others)) = runtimes.split_first() else {
+        return;
+    };
+    for runtime in others {
+        let mut crowds = [floor, runtime].map(Crowd::of);
+        let dense = beside(&mut crowds, site, count, at_a_time, results);
+        match dense {
+            Ok(()) => {
+                for (measure, took) in crowds[0].all() {
+                    results.pair(measure, runtime, took);
+                }
             }
-            let range = turn * at_a_time..(turn + 1) * at_a_time;
-            if let Err(error) = crowd.grow(site, range, count / 10, results) {
-                results.fail("density", &crowd.runtime, &error);
-            }
+            Err(error) => results.fail("density", runtime, &error),
         }
-        crowds.rotate_right(begin);
+        for crowd in crowds {
+            crowd.end(site);
+        }
     }
-    for crowd in &crowds {
-        if results.has_failed("density", &crowd.runtime) {
-            continue;
+}
+
+/// Makes both crowds grow, and looks what commands take then.
+fn beside(
+    crowds: &mut [Crowd; 2],
+    site: &Site,
+    count: usize,
+    at_a_time: usize,
+    results: &mut Results,
+) -> Result<(), String> {
+    for turn in 0..count / at_a_time {
+        for at in [turn % 2, (turn + 1) % 2] {
+            let range = turn * at_a_time..(turn + 1) * at_a_time;
+            crowds[at].grow(site, range, count / 10, results)?;
         }
-        results.add("start all s", &crowd.runtime, crowd.took / 1000.0);
+    }
+    for crowd in &*crowds {
+        for (measure, took) in crowd.all() {
+            results.add(measure, &crowd.runtime, took);
+        }
         let kernel = crowd.kernel / count as f64;
         results.add("kernel KiB", &crowd.runtime, kernel);
     }
     for _ in 0..10 {
-        for crowd in &crowds {
-            if results.has_failed("density", &crowd.runtime) {
-                continue;
-            }
-            if let Err(error) = crowd.look(site, count, results) {
-                results.fail("density", &crowd.runtime, &error);
-            }
+        for crowd in &*crowds {
+            crowd.look(site, count, results)?;
         }
     }
-    for crowd in crowds {
-        crowd.end(site);
-    }
+    Ok(())
 }
 
 impl Crowd {
+    fn of(runtime: &Runtime) -> Crowd {
+        Crowd {
+            runtime: runtime.clone(),
+            pids: Vec::new(),
+            took: 0.0,
+            by_medians: 0.0,
+            of_step: Vec::new(),
+            kernel: 0.0,
+        }
+    }
+
+    /// Seconds for all.
+    fn all(&self) -> [(&'static str, f64); 2] {
+        [
+            ("start all s", self.by_medians / 1000.0),
+            ("start all sum s", self.took / 1000.0),
+        ]
+    }
+
     fn id(&self, index: usize) -> String {
         format!("dense-{}-{index}", self.runtime.name)
     }
@@ -184,11 +209,12 @@ impl Crowd {
             self.runtime.time(site, &["start", &id])?;
             let took = milliseconds(before.elapsed());
             self.took += took;
-            self.of_step += took;
+            self.of_step.push(took);
             if (index + 1).is_multiple_of(step) {
                 let measure = format!("start with {:04} running", index + 1);
-                results.add(&measure, &self.runtime, self.of_step / step as f64);
-                self.of_step = 0.0;
+                let middle = median(std::mem::take(&mut self.of_step));
+                results.add(&measure, &self.runtime, middle);
+                self.by_medians += middle * step as f64;
             }
         }
         self.kernel += unreclaimable() - before_all;

@@ -15,6 +15,8 @@ pub struct Results {
     pub seconds: f64,
     /// By the measure's name: milliseconds, but where the name says otherwise.
     pub measures: BTreeMap<String, Samples>,
+    /// The floor's value that was measured beside a runtime's: by measure and runtime.
+    beside: BTreeMap<(String, String), f64>,
     /// Calls by runtime, command, and the call's name.
     pub counts: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
     /// Steps of husk's.
@@ -33,6 +35,7 @@ impl Results {
             fifo,
             seconds: 0.0,
             measures: BTreeMap::new(),
+            beside: BTreeMap::new(),
             counts: BTreeMap::new(),
             traces: Vec::new(),
             gaps: Vec::new(),
@@ -44,6 +47,12 @@ impl Results {
     pub fn add(&mut self, measure: &str, runtime: &Runtime, value: f64) {
         let samples = self.measures.entry(measure.to_owned()).or_default();
         samples.entry(runtime.name.clone()).or_default().push(value);
+    }
+
+    /// The floor's value to compare this runtime's with, where each has its own.
+    pub fn pair(&mut self, measure: &str, runtime: &Runtime, floor: f64) {
+        let key = (measure.to_owned(), runtime.name.clone());
+        self.beside.insert(key, floor);
     }
 
     /// Says an error once; the runtime stays out of what it can't do.
@@ -79,8 +88,10 @@ impl Results {
         samples.get(index.min(samples.len() - 1)).copied()
     }
 
-    /// How many times the floor's median it is.
+    /// How many times the floor's median it is, or what the floor took beside it.
     pub fn ratio(&self, measure: &str, runtime: &str) -> Option<f64> {
-        Some(self.median(measure, runtime)? / self.median(measure, "floor")?)
+        let beside = self.beside.get(&(measure.to_owned(), runtime.to_owned()));
+        let floor = beside.copied().or_else(|| self.median(measure, "floor"));
+        Some(self.median(measure, runtime)? / floor?)
     }
 }
