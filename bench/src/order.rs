@@ -91,8 +91,12 @@ impl Functions {
         let mut head = [0; 18];
         let file_head = File::open(file).and_then(|file| file.read_exact_at(&mut head, 0));
         file_head.map_err(|error| failed(file, error))?;
+        let names = names(&text);
+        if names.is_empty() {
+            return Err(format!("{}: no map of GNU ld", map.display()));
+        }
         Ok(Functions {
-            names: names(&text),
+            names,
             // ET_EXEC of elf(5).
             fixed: head[16] == 2,
         })
