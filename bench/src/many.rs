@@ -101,11 +101,8 @@ fn lives(
 struct Crowd {
     runtime: Runtime,
     pids: Vec<(usize, i32)>,
-    /// Milliseconds, their sum when each takes what the middle one of its step does, and those of the step that is
-    /// not full yet.
-    took: f64,
-    by_medians: f64,
-    of_step: Vec<f64>,
+    /// Milliseconds that each took.
+    times: Vec<f64>,
     /// KiB of the kernel's.
     kernel: f64,
 }
@@ -124,7 +121,7 @@ pub fn density(wish: &Wish, site: &Site, results: &mut Results) {
         let dense = beside(&mut crowds, site, count, at_a_time, results);
         match dense {
             Ok(()) => {
-                for (measure, took) in crowds[0].all() {
+                for (measure, took) in crowds[0].all(count / 10) {
                     results.pair(measure, runtime, took);
                 }
             }
@@ -147,11 +144,16 @@ fn beside(
     for turn in 0..count / at_a_time {
         for at in [turn % 2, (turn + 1) % 2] {
             let range = turn * at_a_time..(turn + 1) * at_a_time;
-            crowds[at].grow(site, range, count / 10, results)?;
+            crowds[at].grow(site, range)?;
         }
     }
+    let step = count / 10;
     for crowd in &*crowds {
-        for (measure, took) in crowd.all() {
+        for (index, middle) in crowd.middles(step).enumerate() {
+            let measure = format!("start with {:04} running", (index + 1) * step);
+            results.add(&measure, &crowd.runtime, middle);
+        }
+        for (measure, took) in crowd.all(step) {
             results.add(measure, &crowd.runtime, took);
         }
         let kernel = crowd.kernel / count as f64;
@@ -170,32 +172,29 @@ impl Crowd {
         Crowd {
             runtime: runtime.clone(),
             pids: Vec::new(),
-            took: 0.0,
-            by_medians: 0.0,
-            of_step: Vec::new(),
+            times: Vec::new(),
             kernel: 0.0,
         }
     }
 
-    /// Seconds for all.
-    fn all(&self) -> [(&'static str, f64); 2] {
+    /// Seconds for all: the sum, and that if each had taken what the middle one of its step did.
+    fn all(&self, step: usize) -> [(&'static str, f64); 2] {
+        let middle: f64 = self.middles(step).sum();
         [
-            ("start all s", self.by_medians / 1000.0),
-            ("start all sum s", self.took / 1000.0),
+            ("start all s", self.times.iter().sum::<f64>() / 1000.0),
+            ("start all middle s", middle * step as f64 / 1000.0),
         ]
+    }
+
+    fn middles(&self, step: usize) -> impl Iterator<Item = f64> {
+        self.times.chunks(step).map(|times| median(times.to_vec()))
     }
 
     fn id(&self, index: usize) -> String {
         format!("dense-{}-{index}", self.runtime.name)
     }
 
-    fn grow(
-        &mut self,
-        site: &Site,
-        range: std::ops::Range<usize>,
-        step: usize,
-        results: &mut Results,
-    ) -> Result<(), String> {
+    fn grow(&mut self, site: &Site, range: std::ops::Range<usize>) -> Result<(), String> {
         let bundles: Vec<_> = range
             .clone()
             .map(|index| bundle::make(site, &self.id(index), "/bin/pause", Filter::None))
@@ -207,15 +206,7 @@ impl Crowd {
             let (_, pid) = self.runtime.create(site, &bundle, &id)?;
             self.pids.push((index, pid));
             self.runtime.time(site, &["start", &id])?;
-            let took = milliseconds(before.elapsed());
-            self.took += took;
-            self.of_step.push(took);
-            if (index + 1).is_multiple_of(step) {
-                let measure = format!("start with {:04} running", index + 1);
-                let middle = median(std::mem::take(&mut self.of_step));
-                results.add(&measure, &self.runtime, middle);
-                self.by_medians += middle * step as f64;
-            }
+            self.times.push(milliseconds(before.elapsed()));
         }
         self.kernel += unreclaimable() - before_all;
         Ok(())

@@ -40,7 +40,6 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
     let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
     let (created, _) = husk.create_by(&bundle, &id, |words| met_by(words))?;
     husk.time(site, &["delete", &id])?;
-    let bundle = bundle::make(site, &id, "/bin/pause", Filter::None);
     let (_, pid) = husk.create(site, &bundle, &id)?;
     let mut less = Vec::new();
     for words in [
@@ -66,11 +65,9 @@ pub fn write(site: &Site, husk: &Runtime, path: &Path) -> Result<(), String> {
 
 /// Each function once.
 fn order(plain: &[u64], filtered: &[u64], less: &[u64]) -> Vec<u64> {
-    let (of_plain, of_less): (BTreeSet<_>, BTreeSet<_>) =
-        (plain.iter().collect(), less.iter().collect());
+    let of_plain: BTreeSet<_> = plain.iter().collect();
     let shared = less.iter().filter(|at| of_plain.contains(at));
-    let own = plain.iter().filter(|at| !of_less.contains(at));
-    let all = shared.chain(own).chain(filtered).chain(less);
+    let all = shared.chain(plain).chain(filtered).chain(less);
     let mut known = BTreeSet::new();
     all.filter(|at| known.insert(**at)).copied().collect()
 }
