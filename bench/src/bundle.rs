@@ -24,6 +24,8 @@ pub struct Extra {
     pub variables: usize,
     /// Layers over the root filesystem, in husk's annotations.
     pub layers: usize,
+    /// Lines of Docker's profile: a call that it allows in each.
+    pub calls: usize,
 }
 
 /// A bundle of this id. One id has one bundle: engines do it so, and the cgroup has the id's name.
@@ -122,8 +124,13 @@ fn config(site: &Site, id: &str, program: &str, filter: Filter, extra: Extra) ->
             "run.husk.overlay.upper": "tmpfs",
         });
     }
-    if filter == Filter::Docker {
+    if filter == Filter::Docker || extra.calls > 0 {
         config["linux"]["seccomp"] = docker();
+    }
+    if extra.calls > 0
+        && let Some(names) = config["linux"]["seccomp"]["syscalls"][0]["names"].as_array_mut()
+    {
+        names.truncate(extra.calls);
     }
     config
 }

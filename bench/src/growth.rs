@@ -1,4 +1,5 @@
-//! What `run` takes with more of everything: mounts in the bundle and on the host, variables, layers.
+//! What `run` takes with more of everything: mounts in the bundle and on the host, variables, lines
+//! of a profile, layers.
 
 use std::ffi::CString;
 use std::fs;
@@ -31,6 +32,12 @@ pub fn measure(wish: &Wish, site: &Site, results: &mut Results) {
         one(site, results, &measure, rounds, extra, |who| {
             !who.is_floor()
         });
+    }
+    for calls in [100, 200, 300] {
+        let measure = format!("run with {calls:04} calls of the profile");
+        let extra = Extra { calls, ..none };
+        // runc itself needs more than the first hundreds before it executes the program.
+        one(site, results, &measure, rounds, extra, |who| who.is_husk);
     }
     for layers in [1, 20, 40] {
         let measure = format!("run with {layers:04} layers");
